@@ -1,0 +1,32 @@
+//! The sandbox of `containerd-shim-hardened-v1`: what a container may do, and the lock-down that
+//! makes it so.
+//!
+//! ```text
+//! OCI spec ──decide──▶ Decision ──Admit──▶ hardened spec + lock-down plan ──Lockdown──▶ execve
+//!                         └─────Refuse──▶ every violation at once
+//! ```
+//!
+//! Deciding is pure: no I/O, no thread, no process. [`lockdown`] is the other half, run by the
+//! container's process itself just before `execve`, and the only place with unsafe code.
+
+#![deny(unsafe_code)]
+
+pub mod capability;
+mod decision;
+mod devices;
+mod host;
+pub mod landlock_plan;
+pub mod lockdown;
+mod mounts;
+mod plan;
+mod process;
+pub mod profile;
+mod refusal;
+mod sandbox;
+pub mod seccomp;
+
+pub use decision::{Admission, ExecAdmission, Facts, PROFILE_ANNOTATION, decide};
+pub use host::{Host, LEAST_LANDLOCK_ABI};
+pub use plan::{LockdownPlan, PlanError};
+pub use refusal::{Note, Reason, Refusal, Violation};
+pub use sandbox::Sandbox;

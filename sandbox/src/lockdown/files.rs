@@ -1,0 +1,217 @@
+//! Landlock: from the plan to a ruleset that the kernel enforces on this process.
+//!
+//! Rules only ever grant, to a file or to all below a folder, and nothing below a granted folder
+//! can be taken back. So what must stay denied is never inside a grant: `/` as a whole may be
+//! read, and its entries are granted one by one. Entries that are symbolic links are passed over:
+//! an image cannot steer a rule with one.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+
+use super::{Failure, sys};
+use crate::landlock_plan::LandlockPlan;
+
+/// Newest ABI whose every right this code has a rule for.
+const NEWEST_ABI: u32 = 7;
+
+/// Entries of one folder that are looked at. An image with more in `/` is not one.
+const MAX_ENTRIES: usize = 4096;
+
+/// Entries of `/` that are tried where the container's user may not list it: the Filesystem
+/// Hierarchy Standard's, less the system folders.
+const USUAL: &[&str] =
+    &["data", "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "tmp", "var"];
+
+pub(super) fn restrict(plan: &LandlockPlan) -> Result<(), Failure> {
+    let abi = abi(plan.abi);
+    let rights = Rights::of(abi);
+    let mut rules = Rules { ruleset: create(abi)?, rights };
+
+    rules.grant(Path::new("/"), rights.read)?;
+    rules.grant_execute(Path::new("/"), &plan.no_execute.iter().map(|p| resolved(p)).collect::<Vec<_>>())?;
+    for name in entries(Path::new("/"))? {
+        if !plan.system.contains(&name) {
+            rules.grant(&Path::new("/").join(name), rights.write)?;
+        }
+    }
+    for volume in &plan.writable {
+        rules.grant_mount(volume, rights.write)?;
+    }
+    for device in &plan.ioctl {
+        rules.grant(device, rights.ioctl)?;
+    }
+    let status = rules.ruleset.restrict_self().map_err(|e| fail("enforce the ruleset", &e))?;
+    // restrict_self also succeeds where nothing was enforced.
+    match status.ruleset {
+        RulesetStatus::FullyEnforced => Ok(()),
+        RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {
+            Err(Failure::unverified("landlock", format!("the kernel enforces the ruleset {:?}", status.ruleset)))
+        }
+    }
+}
+
+fn fail(step: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut step = step.into();
+    let mut cause = Some(error);
+    let mut errno = 0;
+    while let Some(error) = cause {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(found) => errno = found,
+            None => step = format!("{step}: {error}"),
+        }
+        cause = error.source();
+    }
+    Failure { mechanism: "landlock".to_owned(), step, errno }
+}
+
+/// The crate's ABIs are no numbers, and converting a number is for tests only.
+fn abi(kernel: u32) -> ABI {
+    match kernel.min(NEWEST_ABI) {
+        0 => ABI::Unsupported,
+        1 => ABI::V1,
+        2 => ABI::V2,
+        3 => ABI::V3,
+        4 => ABI::V4,
+        5 => ABI::V5,
+        6 => ABI::V6,
+        _ => ABI::V7,
+    }
+}
+
+fn create(abi: ABI) -> Result<RulesetCreated, Failure> {
+    let build = || {
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(abi))?;
+        if abi >= ABI::V6 {
+            // Signals are not scoped: init and exec are sibling domains, and a reload or preStop
+            // hook that signals init would fail.
+            ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
+        }
+        let mut created = ruleset.create()?;
+        if abi >= ABI::V7 {
+            // Without it no denial after the first execve is ever logged.
+            created = created.log_new_exec(true)?;
+        }
+        Ok::<_, landlock::RulesetError>(created)
+    };
+    build().map_err(|e| fail("create a ruleset", &e))
+}
+
+/// What is granted where. Making device nodes is granted nowhere.
+#[derive(Clone, Copy)]
+struct Rights {
+    read: BitFlags<AccessFs>,
+    execute: BitFlags<AccessFs>,
+    write: BitFlags<AccessFs>,
+    ioctl: BitFlags<AccessFs>,
+    /// Those that a file, as against a folder, can have.
+    file: BitFlags<AccessFs>,
+}
+
+impl Rights {
+    fn of(abi: ABI) -> Self {
+        let all = AccessFs::from_all(abi);
+        let nodes = AccessFs::MakeChar | AccessFs::MakeBlock;
+        Self {
+            read: AccessFs::ReadFile | AccessFs::ReadDir,
+            execute: AccessFs::Execute.into(),
+            write: AccessFs::from_write(abi) & !nodes & !BitFlags::from(AccessFs::IoctlDev),
+            ioctl: BitFlags::from(AccessFs::IoctlDev) & all,
+            file: AccessFs::from_file(abi),
+        }
+    }
+}
+
+struct Rules {
+    ruleset: RulesetCreated,
+    rights: Rights,
+}
+
+impl Rules {
+    /// Grants rights to a file, or to a folder and all below it. What does not exist, or is a
+    /// symbolic link, or cannot be reached by the container's user, gets nothing.
+    fn grant(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+        match open(path, libc::O_NOFOLLOW) {
+            Some(file) => self.add(path, file, rights),
+            None => Ok(()),
+        }
+    }
+
+    /// Grants rights to a mount. The image may have led the mount elsewhere by a symbolic link,
+    /// and may lead this rule there too: as long as it ends at a mount, it is one of the spec's.
+    fn grant_mount(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+        let Some(file) = open(path, 0) else { return Ok(()) };
+        let mount = sys::is_mount_root(file.as_fd()).map_err(|e| fail(format!("statx {}", path.display()), &e))?;
+        if mount { self.add(path, file, rights) } else { Ok(()) }
+    }
+
+    /// Lets programs be executed from everywhere but below `except`.
+    fn grant_execute(&mut self, path: &Path, except: &[PathBuf]) -> Result<(), Failure> {
+        if except.iter().any(|e| e == path) {
+            return Ok(());
+        }
+        if !except.iter().any(|e| e.starts_with(path)) {
+            return self.grant(path, self.rights.execute);
+        }
+        for name in entries(path)? {
+            self.grant_execute(&path.join(name), except)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, file: File, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+        let step = || format!("add a rule for {}", path.display());
+        let kind = file.metadata().map_err(|e| fail(step(), &e))?.file_type();
+        let rights = match () {
+            () if kind.is_symlink() => return Ok(()),
+            () if kind.is_dir() => rights,
+            () => rights & self.rights.file,
+        };
+        if rights.is_empty() {
+            return Ok(());
+        }
+        let rule = PathBeneath::new(file, rights);
+        (&mut self.ruleset).add_rule(rule).map(drop).map_err(|e| fail(step(), &e))
+    }
+}
+
+/// A handle on a path; `None` where there is nothing to grant rights to.
+fn open(path: &Path, flags: i32) -> Option<File> {
+    std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC | flags).open(path).ok()
+}
+
+/// Names in a folder; a short list of usual ones where it may not be listed.
+fn entries(folder: &Path) -> Result<Vec<String>, Failure> {
+    let step = || format!("list {}", folder.display());
+    let listing = match std::fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(_) if folder == Path::new("/") => return Ok(USUAL.iter().map(|name| (*name).to_owned()).collect()),
+        // Not there, no folder, or not for this user: nothing to grant.
+        Err(_) => return Ok(Vec::new()),
+    };
+    let mut names = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(|e| fail(step(), &e))?;
+        if names.len() == MAX_ENTRIES {
+            return Err(Failure::unverified("landlock", format!("{} has more than {MAX_ENTRIES} entries", step())));
+        }
+        // A name that is no UTF-8 gets no rights.
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Where a path of the plan lies in this image, symbolic links followed.
+fn resolved(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,93 @@
+//! All unsafe code of this crate: one system call a function.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::seccomp::Program;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`: keyctl(2). A kernel without keys has none to leak.
+pub(super) fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: takes numbers and a null pointer, which stands for an anonymous keyring.
+    match check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0 as libc::c_long) }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// `prctl(PR_SET_NO_NEW_PRIVS)`.
+pub(super) fn set_no_new_privs() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// `prctl(PR_GET_NO_NEW_PRIVS)`.
+pub(super) fn no_new_privs() -> io::Result<bool> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) }.into()).map(|value| value == 1)
+}
+
+/// Gives every signal its default action and unblocks all: the Rust runtime ignores SIGPIPE, and
+/// what is ignored or blocked stays so over `execve`.
+pub(super) fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and libc's own real-time signals
+        // answer EINVAL, which is as well.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero sigset_t is a valid place for sigemptyset to write to, and sigprocmask
+    // only reads it.
+    let result = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+    };
+    check(result.into()).map(drop)
+}
+
+/// `seccomp(SECCOMP_SET_MODE_FILTER)`. The kernel logs what it kills, and nothing else.
+pub(super) fn load_filter(program: &Program) -> io::Result<()> {
+    let mut code: Vec<libc::sock_filter> =
+        program.instructions().iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
+    let Ok(len) = u16::try_from(code.len()) else {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    };
+    let program = libc::sock_fprog { len, filter: code.as_mut_ptr() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies and
+    // checks them.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) }).map(drop)
+}
+
+/// `execve(2)`; comes back only with an error.
+pub(super) fn execve(path: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    // SAFETY: path is NUL terminated, and both arrays hold NUL terminated strings and end in null.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Whether an open file is the root of a mount: statx(2), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
+pub(super) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: statx is plain data, for which all zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is empty and NUL terminated, and `found` is large enough by its type.
+    check(unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut found) }.into())?;
+    Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
+
+/// Ends the process at once, without running destructors or exit handlers: the filter may forbid
+/// whatever they do.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: takes a number only, and does not return.
+    unsafe { libc::_exit(status) }
+}

@@ -1,0 +1,76 @@
+//! The lock-down plan: what a process of the container applies to itself before `execve`.
+
+use crate::capability::CapabilitySet;
+use crate::landlock_plan::LandlockPlan;
+use crate::seccomp::Program;
+
+/// Largest plan that is decoded, in bytes: a full program of 4096 instructions is 64 KiB of text.
+const MAX_PLAN_BYTES: usize = 1 << 20;
+
+/// The five capability sets of a process: capabilities(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// The most that any later `execve` can give.
+    pub bounding: CapabilitySet,
+    /// What the kernel checks.
+    pub effective: CapabilitySet,
+    /// What effective may be raised to.
+    pub permitted: CapabilitySet,
+    /// What survives `execve` of a file with inheritable capabilities.
+    pub inheritable: CapabilitySet,
+    /// What survives `execve` of any file.
+    pub ambient: CapabilitySet,
+}
+
+/// Everything that the child needs, compiled by the parent.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockdownPlan {
+    /// Exactly the sets that the process has when the payload starts.
+    pub capabilities: Capabilities,
+    /// AppArmor profile to enter on `execve`.
+    pub apparmor: Option<String>,
+    /// SELinux label to take on `execve`.
+    pub selinux: Option<String>,
+    /// File rights.
+    pub landlock: LandlockPlan,
+    /// System calls.
+    pub seccomp: Program,
+    /// `HOME` is to be looked up for this uid in the image's `/etc/passwd`, inside the sandbox;
+    /// absent where the spec brings a `HOME`.
+    pub home: Option<u32>,
+}
+
+/// Why bytes are no plan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Larger than any real plan.
+    #[error("lock-down plan of {0} bytes; at most {MAX_PLAN_BYTES} are read")]
+    TooLarge(usize),
+    /// Not this version's encoding.
+    #[error("lock-down plan")]
+    Decode(#[from] serde_json::Error),
+}
+
+impl LockdownPlan {
+    /// Bytes for the launcher.
+    ///
+    /// # Errors
+    /// Never for a plan made by [`crate::decide`]: all its paths are UTF-8.
+    pub fn encode(&self) -> Result<Vec<u8>, PlanError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// The plan that [`LockdownPlan::encode`] made.
+    ///
+    /// # Errors
+    /// The bytes are not exactly such a plan.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
+        if bytes.len() > MAX_PLAN_BYTES {
+            return Err(PlanError::TooLarge(bytes.len()));
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}

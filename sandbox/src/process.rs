@@ -1,0 +1,225 @@
+//! The process of a container, or of an exec: the same checks and the same hardening for both.
+
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimitBuilder, PosixRlimitType, Process};
+
+use crate::capability::CapabilitySet;
+use crate::host::Host;
+use crate::plan::Capabilities;
+use crate::refusal::{Note, Violation};
+use crate::sandbox::Sandbox;
+
+/// What containerd and runc give to a process without a `PATH`.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Bytes of arguments and environment that are taken; the kernel stops at a quarter of the stack
+/// limit, 2 MiB by default (execve(2)).
+const MAX_ARGUMENT_BYTES: usize = 2 << 20;
+
+/// What is hardened in a process beyond the OCI process itself.
+#[derive(Debug)]
+pub(crate) struct Hardened {
+    pub(crate) capabilities: Capabilities,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) selinux: Option<String>,
+    pub(crate) home: Option<u32>,
+}
+
+/// Refuses a process that asks for what no sandbox gives.
+pub(crate) fn check(process: &Process, host: &Host, violations: &mut Vec<Violation>) {
+    check_strings(process, violations);
+    let asked = requested(process);
+    let all = [asked.bounding, asked.effective, asked.permitted, asked.inheritable, asked.ambient]
+        .into_iter()
+        .fold(CapabilitySet::EMPTY, CapabilitySet::union);
+    let beyond = all.without(CapabilitySet::CONTAINERD_DEFAULT);
+    if !beyond.is_empty() {
+        violations.push(Violation::policy(
+            "process.capabilities",
+            format!("added: {beyond}; nothing beyond containerd's default set can be had"),
+            "take them out of securityContext.capabilities.add, and run without privileged",
+        ));
+    }
+    match process.apparmor_profile().as_deref() {
+        None | Some("") => {}
+        Some("unconfined") => violations.push(Violation::policy(
+            "process.apparmorProfile",
+            "unconfined",
+            "use appArmorProfile.type RuntimeDefault or Localhost",
+        )),
+        Some(name) if !host.apparmor => violations.push(Violation::unsupported(
+            "process.apparmorProfile",
+            format!("{name} is requested, and this node's kernel does not run AppArmor"),
+            "take appArmorProfile out of the pod, or schedule it on a node with AppArmor",
+        )),
+        Some(_) => {}
+    }
+    match process.selinux_label().as_deref() {
+        None | Some("") => {}
+        // The type that container-selinux gives to privileged containers.
+        Some(label) if label.split(':').nth(2) == Some("spc_t") => violations.push(Violation::policy(
+            "process.selinuxLabel",
+            format!("{label} is the unconfined type of privileged containers"),
+            "take seLinuxOptions.type out of the pod",
+        )),
+        Some(label) if !host.selinux => violations.push(Violation::unsupported(
+            "process.selinuxLabel",
+            format!("{label} is requested, and this node's kernel does not run SELinux"),
+            "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
+        )),
+        Some(_) => {}
+    }
+}
+
+fn check_strings(process: &Process, violations: &mut Vec<Violation>) {
+    let arguments = process.args().as_deref().unwrap_or_default();
+    let environment = process.env().as_deref().unwrap_or_default();
+    if arguments.first().is_none_or(String::is_empty) {
+        violations.push(Violation::invalid("process.args", "no program to run", "name one in command or in the image"));
+    }
+    for (field, strings) in [("process.args", arguments), ("process.env", environment)] {
+        if let Some(at) = strings.iter().position(|s| s.contains('\0')) {
+            violations.push(Violation::invalid(format!("{field}[{at}]"), "contains a NUL byte", "take it out"));
+        }
+    }
+    let bytes: usize = arguments.iter().chain(environment).map(String::len).sum();
+    if bytes > MAX_ARGUMENT_BYTES {
+        violations.push(Violation::invalid(
+            "process.args and process.env",
+            format!("{bytes} bytes; at most {MAX_ARGUMENT_BYTES} can be given to a program"),
+            "pass large data in a file",
+        ));
+    }
+    let cwd = process.cwd();
+    if !cwd.is_absolute() || cwd.as_os_str().as_encoded_bytes().contains(&0) {
+        violations.push(Violation::invalid(
+            "process.cwd",
+            format!("{:?} is not an absolute path", cwd.display().to_string()),
+            "start workingDir with /",
+        ));
+    }
+    // /proc/self/fd/N as working directory: a descriptor leaked from the runtime (CVE-2024-21626).
+    if cwd.starts_with(Path::new("/proc")) {
+        violations.push(Violation::policy(
+            "process.cwd",
+            format!("{} is inside /proc", cwd.display()),
+            "use a directory of the image or of a volume",
+        ));
+    }
+}
+
+/// Rewrites a process to the sandbox.
+pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, notes: &mut Vec<Note>) -> Hardened {
+    let asked = requested(process);
+    let cut = |set: CapabilitySet| set.meet(sandbox.capabilities());
+    let capabilities = Capabilities {
+        bounding: cut(asked.bounding),
+        effective: cut(asked.effective),
+        permitted: cut(asked.permitted),
+        inheritable: cut(asked.inheritable),
+        ambient: cut(asked.ambient),
+    };
+    let dropped = asked.bounding.union(asked.permitted).without(sandbox.capabilities());
+    if !dropped.is_empty() {
+        notes.push(Note::new("process.capabilities", format!("dropped: {dropped}")));
+    }
+    process.set_capabilities(to_oci(&capabilities));
+    if process.no_new_privileges() != Some(true) {
+        process.set_no_new_privileges(Some(true));
+        notes.push(Note::new("process.noNewPrivileges", "set: it always is"));
+    }
+    // Both are applied by the lock-down, which reads back what the kernel did.
+    let wanted = |label: Option<String>| label.filter(|l| !l.is_empty());
+    let apparmor = wanted(process.apparmor_profile().clone());
+    let selinux = wanted(process.selinux_label().clone());
+    process.set_apparmor_profile(None);
+    process.set_selinux_label(None);
+    clamp(process, host, notes);
+    let home = complete_environment(process);
+    Hardened { capabilities, apparmor, selinux, home }
+}
+
+fn requested(process: &Process) -> Capabilities {
+    // An absent set is an empty one: libcontainer would leave it as it is.
+    let sets = process.capabilities().as_ref();
+    let of = |pick: fn(&LinuxCapabilities) -> Option<&oci_spec::runtime::Capabilities>| {
+        CapabilitySet::from_oci(sets.and_then(pick))
+    };
+    Capabilities {
+        bounding: of(|c| c.bounding().as_ref()),
+        effective: of(|c| c.effective().as_ref()),
+        permitted: of(|c| c.permitted().as_ref()),
+        inheritable: of(|c| c.inheritable().as_ref()),
+        ambient: of(|c| c.ambient().as_ref()),
+    }
+}
+
+fn to_oci(capabilities: &Capabilities) -> Option<LinuxCapabilities> {
+    LinuxCapabilitiesBuilder::default()
+        .bounding(capabilities.bounding.to_oci())
+        .effective(capabilities.effective.to_oci())
+        .permitted(capabilities.permitted.to_oci())
+        .inheritable(capabilities.inheritable.to_oci())
+        .ambient(capabilities.ambient.to_oci())
+        .build()
+        .ok()
+}
+
+/// OOM score and limits, to what this process may set at all.
+fn clamp(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
+    if host.may_raise_limits {
+        return;
+    }
+    if let Some(score) = process.oom_score_adj()
+        && score < host.oom_score_adj
+    {
+        process.set_oom_score_adj(Some(host.oom_score_adj));
+        notes.push(Note::new(
+            "process.oomScoreAdj",
+            format!("{score} clamped to {}: the shim lacks CAP_SYS_RESOURCE", host.oom_score_adj),
+        ));
+    }
+    let Some(mut limits) = process.rlimits().clone() else { return };
+    for limit in &mut limits {
+        let name = name_of(limit.typ());
+        let Some(most) = host.hard_limits.get(&name).copied() else { continue };
+        if limit.hard() > most {
+            notes.push(Note::new(
+                format!("process.rlimits[{name}]"),
+                format!("{} clamped to {most}: the shim lacks CAP_SYS_RESOURCE", limit.hard()),
+            ));
+            let clamped = PosixRlimitBuilder::default().typ(limit.typ()).hard(most).soft(limit.soft().min(most));
+            // All three fields are given, and no other is required.
+            *limit = clamped.build().unwrap_or(*limit);
+        }
+    }
+    process.set_rlimits(Some(limits));
+}
+
+/// The OCI name of a limit: `RLIMIT_NOFILE`.
+fn name_of(limit: PosixRlimitType) -> String {
+    serde_json::to_value(limit).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// `PATH` and `HOME` are always set. Returns the uid whose home is still to be looked up.
+///
+/// libcontainer must never find `HOME` missing: it would ask `getpwuid_r` after `pivot_root`, and
+/// with glibc that loads the modules that the *image's* `nsswitch.conf` names into the runtime.
+fn complete_environment(process: &mut Process) -> Option<u32> {
+    let mut environment = process.env().clone().unwrap_or_default();
+    let has = |environment: &[String], key: &str| {
+        environment.iter().any(|e| e.split_once('=').is_some_and(|(k, v)| k == key && !v.is_empty()))
+    };
+    if !has(&environment, "PATH") {
+        environment.retain(|e| !e.starts_with("PATH="));
+        environment.push(DEFAULT_PATH.to_owned());
+    }
+    let home = (!has(&environment, "HOME")).then(|| process.user().uid());
+    if home.is_some() {
+        environment.retain(|e| !e.starts_with("HOME="));
+        environment.push("HOME=/".to_owned());
+    }
+    process.set_env(Some(environment));
+    home
+}

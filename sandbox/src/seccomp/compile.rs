@@ -1,0 +1,277 @@
+//! From a [`Filter`] to the BPF program that the kernel runs.
+//!
+//! The program checks the architecture, then finds the call by binary search over ranges of
+//! neighbouring numbers that have the same answer. Answers that depend on no argument are a
+//! single `ret`, so the kernel's allow bitmap (Linux 5.11, commit 8e01b51a31a1) serves them
+//! without running the program at all.
+
+use std::ops::Range;
+
+use super::{Action, Arch, Condition, Filter, Rule, Test};
+
+/// Largest program that the kernel takes: `BPF_MAXINSNS`, linux/bpf_common.h.
+const MAX_INSTRUCTIONS: usize = 4096;
+
+// Instruction codes: linux/bpf_common.h.
+pub(super) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+pub(super) const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+pub(super) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+pub(super) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(super) const JUMP_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+pub(super) const JUMP_GREATER_OR_EQUAL: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+pub(super) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+// Offsets into struct seccomp_data, linux/seccomp.h.
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCH: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
+
+/// `__X32_SYSCALL_BIT`: x32 calls share x86_64's `AUDIT_ARCH` and are told apart by this bit.
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Why a filter cannot be loaded.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The kernel takes no program of this size.
+    #[error("the seccomp filter compiles to {0} instructions; the kernel takes at most {MAX_INSTRUCTIONS}")]
+    TooLarge(usize),
+}
+
+/// One classic BPF instruction: `struct sock_filter`, linux/filter.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+impl Instruction {
+    const fn new(code: u16, k: u32) -> Self {
+        Self { code, jt: 0, jf: 0, k }
+    }
+
+    const fn branch(code: u16, k: u32, jt: u8, jf: u8) -> Self {
+        Self { code, jt, jf, k }
+    }
+}
+
+/// A compiled filter, ready for `seccomp(2)`.
+///
+/// Serialized as a hexadecimal string of `struct sock_filter`s in host byte order.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Program(Vec<Instruction>);
+
+impl Program {
+    /// How many instructions the kernel will check and keep.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a compiled program is never empty")]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn instructions(&self) -> &[Instruction] {
+        &self.0
+    }
+}
+
+impl From<Program> for String {
+    fn from(program: Program) -> Self {
+        use std::fmt::Write as _;
+        program.0.iter().fold(Self::with_capacity(program.0.len() * 16), |mut out, i| {
+            // Writing to a String cannot fail.
+            write!(out, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k).unwrap_or_default();
+            out
+        })
+    }
+}
+
+impl TryFrom<String> for Program {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const BAD: &str = "expected 1 to 4096 BPF instructions of 16 hexadecimal digits each";
+        let digits = text.as_bytes();
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(BAD);
+        }
+        let (chunks, rest) = digits.as_chunks::<16>();
+        if !rest.is_empty() || chunks.is_empty() || chunks.len() > MAX_INSTRUCTIONS {
+            return Err(BAD);
+        }
+        let number =
+            |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|s| u32::from_str_radix(s, 16).ok()).ok_or(BAD);
+        let byte = |digits: &[u8]| number(digits).map(|n| n as u8);
+        let instruction = |chunk: &[u8; 16]| {
+            Ok(Instruction {
+                code: number(&chunk[..4])? as u16,
+                jt: byte(&chunk[4..6])?,
+                jf: byte(&chunk[6..8])?,
+                k: number(&chunk[8..])?,
+            })
+        };
+        chunks.iter().map(instruction).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Filter {
+    /// Compiles to one program with the meaning of [`Filter::decide`].
+    ///
+    /// # Errors
+    /// The program would be larger than the kernel takes.
+    pub fn compile(&self) -> Result<Program, CompileError> {
+        let foreign = Instruction::new(RETURN, self.foreign().word());
+        let mut program = vec![
+            Instruction::new(LOAD, ARCH),
+            Instruction::branch(JUMP_EQUAL, self.arch().audit(), 1, 0),
+            foreign,
+            Instruction::new(LOAD, NUMBER),
+        ];
+        if self.arch() == Arch::X86_64 {
+            program.push(Instruction::branch(JUMP_GREATER_OR_EQUAL, X32_BIT, 0, 1));
+            program.push(foreign);
+        }
+        search(&self.leaves(), &mut program);
+        if program.len() > MAX_INSTRUCTIONS {
+            return Err(CompileError::TooLarge(program.len()));
+        }
+        Ok(Program(program))
+    }
+
+    /// All call numbers in order, cut into ranges; each range's code ends in returns.
+    fn leaves(&self) -> Vec<(Range<u32>, Vec<Instruction>)> {
+        let mut leaves: Vec<(Range<u32>, Vec<Instruction>)> = Vec::new();
+        let mut push = |range: Range<u32>, code: Vec<Instruction>| match leaves.last_mut() {
+            _ if range.is_empty() => {}
+            Some((last, same)) if *same == code => last.end = range.end,
+            _ => leaves.push((range, code)),
+        };
+        let otherwise = vec![Instruction::new(RETURN, self.default().word())];
+        let mut next = 0;
+        for (number, rules) in self.rules() {
+            push(next..number, otherwise.clone());
+            push(number..number + 1, answer(rules, self.default()));
+            next = number + 1;
+        }
+        push(next..u32::MAX, otherwise);
+        leaves
+    }
+}
+
+/// Appends a binary search for the leaf of the loaded number.
+fn search(leaves: &[(Range<u32>, Vec<Instruction>)], program: &mut Vec<Instruction>) {
+    match leaves {
+        [] => {}
+        [(_, code)] => program.extend(code),
+        _ => {
+            let (lower, upper) = leaves.split_at(leaves.len() / 2);
+            let pivot = upper[0].0.start;
+            let mut below = Vec::new();
+            search(lower, &mut below);
+            match u8::try_from(below.len()) {
+                Ok(distance) => program.push(Instruction::branch(JUMP_GREATER_OR_EQUAL, pivot, distance, 0)),
+                // A conditional jump reaches 255 instructions; an unconditional one goes further.
+                Err(_) => {
+                    program.push(Instruction::branch(JUMP_GREATER_OR_EQUAL, pivot, 0, 1));
+                    program.push(Instruction::new(JUMP, below.len() as u32));
+                }
+            }
+            program.append(&mut below);
+            search(upper, program);
+        }
+    }
+}
+
+/// The code for one call: each rule in turn, then the default.
+fn answer(rules: &[Rule], default: Action) -> Vec<Instruction> {
+    let mut code = Vec::new();
+    for rule in rules {
+        code.append(&mut attempt(rule));
+        if rule.conditions.is_empty() {
+            return code;
+        }
+    }
+    code.push(Instruction::new(RETURN, default.word()));
+    code
+}
+
+/// Where a comparison goes: on to the next one, or out of the rule.
+#[derive(Clone, Copy)]
+enum To {
+    /// So many instructions further.
+    Skip(u8),
+    /// Behind the rule's `ret`.
+    Fail,
+}
+
+/// One rule: falls out behind its end when a condition does not hold.
+fn attempt(rule: &Rule) -> Vec<Instruction> {
+    let mut code: Vec<(Instruction, To, To)> = Vec::new();
+    for condition in &rule.conditions {
+        compare(*condition, &mut code);
+    }
+    code.push((Instruction::new(RETURN, rule.action.word()), To::Skip(0), To::Skip(0)));
+    let length = code.len();
+    let resolve = |at: usize, to: To| match to {
+        To::Skip(distance) => distance,
+        // Conditions are at most a few, so a rule is far shorter than 255 instructions; `oci`
+        // refuses longer ones.
+        To::Fail => (length - at - 1) as u8,
+    };
+    code.into_iter()
+        .enumerate()
+        .map(|(at, (i, jt, jf))| Instruction { jt: resolve(at, jt), jf: resolve(at, jf), ..i })
+        .collect()
+}
+
+/// Compares one 64-bit argument as two halves: BPF's accumulator has 32 bits.
+fn compare(condition: Condition, code: &mut Vec<(Instruction, To, To)>) {
+    use To::{Fail, Skip};
+    // Both architectures are little endian: the low half comes first.
+    let low = ARGUMENTS + 8 * u32::from(condition.argument);
+    let halves = |value: u64| ((value >> 32) as u32, value as u32);
+    let load = |code: &mut Vec<_>, at| code.push((Instruction::new(LOAD, at), Skip(0), Skip(0)));
+    let jump = |code: &mut Vec<_>, op, k, jt, jf| code.push((Instruction::new(op, k), jt, jf));
+    match condition.test {
+        Test::Equal { mask, value } => {
+            let ((mask_high, mask_low), (high_value, low_value)) = (halves(mask), halves(value));
+            for (at, mask, value) in [(low + 4, mask_high, high_value), (low, mask_low, low_value)] {
+                if mask == 0 && value == 0 {
+                    continue;
+                }
+                load(code, at);
+                if mask != u32::MAX {
+                    code.push((Instruction::new(AND, mask), Skip(0), Skip(0)));
+                }
+                jump(code, JUMP_EQUAL, value, Skip(0), Fail);
+            }
+        }
+        Test::NotEqual(value) => {
+            let (high_value, low_value) = halves(value);
+            load(code, low + 4);
+            jump(code, JUMP_EQUAL, high_value, Skip(0), Skip(2));
+            load(code, low);
+            jump(code, JUMP_EQUAL, low_value, Fail, Skip(0));
+        }
+        Test::Greater(value) | Test::GreaterOrEqual(value) => {
+            let (high_value, low_value) = halves(value);
+            let op = if matches!(condition.test, Test::Greater(_)) { JUMP_GREATER } else { JUMP_GREATER_OR_EQUAL };
+            load(code, low + 4);
+            jump(code, JUMP_GREATER, high_value, Skip(3), Skip(0));
+            jump(code, JUMP_EQUAL, high_value, Skip(0), Fail);
+            load(code, low);
+            jump(code, op, low_value, Skip(0), Fail);
+        }
+        Test::Less(value) | Test::LessOrEqual(value) => {
+            let (high_value, low_value) = halves(value);
+            let op = if matches!(condition.test, Test::Less(_)) { JUMP_GREATER_OR_EQUAL } else { JUMP_GREATER };
+            load(code, low + 4);
+            jump(code, JUMP_GREATER, high_value, Fail, Skip(0));
+            jump(code, JUMP_EQUAL, high_value, Skip(0), Skip(2));
+            load(code, low);
+            jump(code, op, low_value, Fail, Skip(0));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The container's cgroup, by libcgroups.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use libcgroups::common::{
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, FreezerState, create_cgroup_manager,
+    get_cgroup_setup,
+};
+use libcgroups::stats::Stats;
+use oci_spec::runtime::LinuxResources;
+
+use crate::sys;
+
+/// How often the processes of a cgroup are killed again, 10 ms apart: some fork meanwhile.
+const KILL_ROUNDS: u32 = 500;
+
+/// The cgroup of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    id: String,
+}
+
+impl Cgroup {
+    pub(crate) fn new(path: &Path, id: &str) -> Self {
+        Self { path: path.to_owned(), id: id.to_owned() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the node has cgroup v2 only.
+    pub(crate) fn is_unified() -> bool {
+        matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified))
+    }
+
+    fn manager(&self) -> Result<AnyCgroupManager> {
+        let config =
+            CgroupConfig { cgroup_path: self.path.clone(), systemd_cgroup: false, container_name: self.id.clone() };
+        create_cgroup_manager(config).with_context(|| self.name())
+    }
+
+    fn name(&self) -> String {
+        format!("cgroup {}", self.path.display())
+    }
+
+    /// Every process, of execs and forks too.
+    pub(crate) fn processes(&self) -> Result<Vec<i32>> {
+        let pids = self.manager()?.get_all_pids().with_context(|| format!("list {}", self.name()))?;
+        Ok(pids.into_iter().map(nix::unistd::Pid::as_raw).collect())
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        let state = if frozen { FreezerState::Frozen } else { FreezerState::Thawed };
+        self.manager()?.freeze(state).with_context(|| format!("freeze {}", self.name()))
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats> {
+        self.manager()?.stats().with_context(|| format!("read {}", self.name()))
+    }
+
+    /// Sets limits of a running container. Device rules are not among them: they are the sandbox's.
+    pub(crate) fn update(&self, mut resources: LinuxResources) -> Result<()> {
+        resources.set_devices(None);
+        let options = ControllerOpt {
+            resources: &resources,
+            disable_oom_killer: false,
+            oom_score_adj: None,
+            freezer_state: None,
+        };
+        self.manager()?.apply(&options).with_context(|| format!("update {}", self.name()))
+    }
+
+    /// The cgroup's folder with a file of a v1 controller, or of v2.
+    pub(crate) fn folder(&self, controller: &str) -> Result<PathBuf> {
+        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
+        if Self::is_unified() {
+            return Ok(Path::new("/sys/fs/cgroup").join(relative));
+        }
+        let mount = libcgroups::v1::util::list_subsystem_mount_points().context("find the cgroup mounts")?;
+        mount
+            .into_iter()
+            .find(|m| m.file_name().is_some_and(|n| n.to_string_lossy().split(',').any(|c| c == controller)))
+            .map(|m| m.join(relative))
+            .ok_or_else(|| anyhow!("no cgroup controller {controller} is mounted"))
+    }
+
+    /// Kills every process, until none is left.
+    pub(crate) async fn kill_all(&self) -> Result<()> {
+        if Self::is_unified() {
+            // One write for all, forks in flight included (Linux 5.14).
+            drop(std::fs::write(self.folder("")?.join("cgroup.kill"), "1"));
+        }
+        for _ in 0..KILL_ROUNDS {
+            let left = self.signal_all(libc::SIGKILL)?;
+            if left == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(anyhow!("{}: processes survive SIGKILL", self.name()))
+    }
+
+    /// Signals every process; returns how many there were.
+    pub(crate) fn signal_all(&self, signal: i32) -> Result<usize> {
+        // A cgroup that is gone, or was never made, has no process.
+        let processes = self.processes().unwrap_or_default();
+        for pid in &processes {
+            match sys::pidfd(*pid).and_then(|fd| sys::pidfd_signal(&fd, signal)) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(error).with_context(|| format!("signal {pid} of {}", self.name()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(processes.len())
+    }
+
+    /// Removes the cgroup; that it is gone already is as well.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.manager()?.remove().with_context(|| format!("remove {}", self.name()))
+    }
+}

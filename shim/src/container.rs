@@ -1,0 +1,179 @@
+//! A container: its init, its execs, and what it takes to watch over them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
+use containerd_shim_protos::protobuf::MessageField;
+use hardened_sandbox::Admission;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::cgroup::Cgroup;
+use crate::events::{Publisher, timestamp};
+use crate::fault::{Fault, Result};
+use crate::oom;
+use crate::process::{Phase, Process};
+use crate::reaper::Exit;
+
+/// How long the exits of execs may take once init is gone and all are killed. Only a process that
+/// hangs in the kernel needs it.
+const STRAGGLERS: Duration = Duration::from_secs(10);
+
+/// A container of this shim.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) bundle: String,
+    /// `/run/hardened/<namespace>/<id>`.
+    pub(crate) folder: PathBuf,
+    pub(crate) admission: Admission,
+    pub(crate) cgroup: Cgroup,
+    /// Whether the kernel kills all processes of the container with its init.
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) init: Arc<Process>,
+    execs: Mutex<HashMap<String, Arc<Process>>>,
+    paused: AtomicBool,
+    oom: Mutex<Option<AbortHandle>>,
+}
+
+impl Container {
+    #[expect(clippy::too_many_arguments, reason = "one call, of plain fields")]
+    pub(crate) fn new(
+        id: String,
+        bundle: String,
+        folder: PathBuf,
+        admission: Admission,
+        cgroup: Cgroup,
+        own_pid_namespace: bool,
+        init: Arc<Process>,
+    ) -> Self {
+        Self {
+            id,
+            bundle,
+            folder,
+            admission,
+            cgroup,
+            own_pid_namespace,
+            init,
+            execs: Mutex::default(),
+            paused: AtomicBool::new(false),
+            oom: Mutex::default(),
+        }
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Init for an empty id, else that exec.
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        self.execs()
+            .get(exec_id)
+            .cloned()
+            .ok_or_else(|| Fault::not_found(format!("container {} has no exec {exec_id}", self.id)))
+    }
+
+    pub(crate) fn add_exec(&self, process: Arc<Process>) -> Result<()> {
+        let mut execs = self.execs();
+        if execs.contains_key(&process.exec_id) {
+            return Err(Fault::new(
+                containerd_shim_protos::ttrpc::Code::ALREADY_EXISTS,
+                format!("container {} has an exec {} already", self.id, process.exec_id),
+            ));
+        }
+        execs.insert(process.exec_id.clone(), process);
+        Ok(())
+    }
+
+    pub(crate) fn remove_exec(&self, exec_id: &str) {
+        self.execs().remove(exec_id);
+    }
+
+    /// Id of the exec with that pid.
+    pub(crate) fn exec_by_pid(&self, pid: i32) -> Option<String> {
+        self.execs().values().find(|e| e.pid() == pid).map(|e| e.exec_id.clone())
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Tells containerd of OOM kills from now on.
+    pub(crate) fn watch_oom(&self, publisher: &Publisher) {
+        let (publisher, id) = (publisher.clone(), self.id.clone());
+        let watched = oom::watch(&self.cgroup, move || {
+            publisher.publish(&TaskOOM { container_id: id.clone(), ..TaskOOM::default() });
+        });
+        match watched {
+            Ok(handle) => *self.oom.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle),
+            Err(error) => log::warn!("OOM kills of {} will not be told: {error:#}", self.id),
+        }
+    }
+
+    /// Follows a process to its end, and tells containerd: after its start, and init's end after
+    /// the ends of all execs.
+    pub(crate) fn supervise(self: &Arc<Self>, process: Arc<Process>, exit: oneshot::Receiver<Exit>, publisher: Publisher) {
+        let container = Arc::clone(self);
+        tokio::spawn(async move {
+            let Ok(exit) = exit.await else { return };
+            let is_init = process.exec_id.is_empty();
+            if is_init {
+                container.end_execs().await;
+            }
+            process.settled().await;
+            let started = process.phase() == Phase::Running;
+            process.set_phase(Phase::Stopped(exit));
+            // An exec whose start failed was never told of.
+            if started || is_init {
+                publisher.publish(&TaskExit {
+                    container_id: container.id.clone(),
+                    id: if is_init { container.id.clone() } else { process.exec_id.clone() },
+                    pid: process.pid_u32(),
+                    exit_status: exit.status,
+                    exited_at: MessageField::some(timestamp(exit.at)),
+                    ..TaskExit::default()
+                });
+            }
+        });
+    }
+
+    /// Sees the execs out once init is gone.
+    async fn end_execs(&self) {
+        if !self.own_pid_namespace
+            && let Err(error) = self.cgroup.kill_all().await
+        {
+            log::error!("{error:#}");
+        }
+        let live: Vec<Arc<Process>> = self.execs().values().filter(|e| e.pid() != 0).cloned().collect();
+        let all = async {
+            for exec in live {
+                exec.exited().await;
+            }
+        };
+        if tokio::time::timeout(STRAGGLERS, all).await.is_err() {
+            log::error!("execs of {} outlive its init", self.id);
+        }
+    }
+
+    /// Frees what the container took, once init has ended.
+    pub(crate) async fn clean(&self) -> Result<()> {
+        if let Some(oom) = self.oom.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            oom.abort();
+        }
+        self.cgroup.kill_all().await?;
+        self.cgroup.remove()?;
+        crate::state::remove(&self.folder)?;
+        Ok(())
+    }
+}

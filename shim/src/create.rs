@@ -1,0 +1,230 @@
+//! Create, from top to bottom: read, decide, write the hardened bundle, launch.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::protobuf::MessageField;
+use hardened_sandbox::{Admission, decide};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::cgroup::Cgroup;
+use crate::container::Container;
+use crate::fault::{Fault, Result};
+use crate::launcher::wire::{Request, RootfsMount, Task};
+use crate::launcher::{self, Launched};
+use crate::process::Process;
+use crate::service::Shim;
+use crate::state::{self, Record, StateDir};
+use crate::stdio::{Console, Io, Streams};
+use crate::{host, id};
+
+/// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
+/// kilobytes.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// Makes a container and parks its init.
+pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Arc<Container>> {
+    id::check(&request.id).map_err(|e| Fault::invalid(format!("container id: {e}")))?;
+    if !request.checkpoint.is_empty() {
+        return Err(Fault::new(
+            containerd_shim_protos::ttrpc::Code::UNIMPLEMENTED,
+            "hardened: restoring from a checkpoint is not supported",
+        ));
+    }
+    let bundle = Path::new(&request.bundle);
+    let spec = read_spec(bundle)?;
+    let facts = host::facts(&spec);
+    let mut spec = spec;
+    place(&mut spec, bundle, &shim.namespace, &request.id)?;
+
+    let admission = decide(spec, &shim.host, &facts)?;
+    for note in admission.notes() {
+        log::info!("container {}: {note}", request.id);
+    }
+
+    // Removed again with all in it when anything below fails.
+    let state = StateDir::create(&shim.namespace, &request.id)?;
+    state::write(state.path(), "config.json", admission.spec())?;
+    let cgroup = Cgroup::new(cgroup_path(&admission), &request.id);
+    let streams = Streams {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
+        terminal: request.terminal,
+    };
+    let launched = launch(shim, &request, &admission, &state, &streams).await;
+    let (launched, io) = match launched {
+        Ok(launched) => launched,
+        Err(fault) => {
+            // libcontainer cleans up after itself, unless it was killed.
+            undo(&cgroup).await;
+            return Err(fault);
+        }
+    };
+    let record = Record {
+        pid: launched.pid,
+        start_time: state::start_time(launched.pid).unwrap_or_default(),
+        cgroup: cgroup.path().to_owned(),
+    };
+    state::write(state.path(), "container.json", &record)?;
+
+    let init = Arc::new(Process::new(String::new(), streams));
+    init.launched(launched.pid, io);
+    let own_pid_namespace = has_own_pid_namespace(admission.spec());
+    let container = Arc::new(Container::new(
+        request.id.clone(),
+        request.bundle.clone(),
+        state.keep(),
+        admission,
+        cgroup,
+        own_pid_namespace,
+        Arc::clone(&init),
+    ));
+    container.watch_oom(&shim.publisher);
+    shim.publisher.publish(&TaskCreate {
+        container_id: request.id,
+        bundle: request.bundle,
+        rootfs: request.rootfs,
+        io: MessageField::some(TaskIO {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+            ..TaskIO::default()
+        }),
+        pid: init.pid_u32(),
+        ..TaskCreate::default()
+    });
+    shim.park(&container.id, launched.status);
+    container.supervise(init, shim.reaper.watch(launched.pid), shim.publisher.clone());
+    Ok(container)
+}
+
+fn read_spec(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let show = path.display();
+    let file = File::open(&path).map_err(|e| Fault::invalid(format!("hardened: open {show}: {e}")))?;
+    let text = launcher::read_bounded(file, MAX_CONFIG_BYTES)
+        .map_err(|e| Fault::invalid(format!("hardened: read {show}: {e}")))?;
+    serde_json::from_slice(&text).map_err(|e| Fault::invalid(format!("hardened: {show} is not an OCI spec: {e}")))
+}
+
+/// Makes the paths of the spec absolute, and gives it a cgroup where it names none.
+fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()> {
+    let Some(mut root) = spec.root().clone() else {
+        return Err(Fault::invalid("hardened: config.json: root: missing; expected the root file system's path"));
+    };
+    root.set_path(bundle.join(root.path()));
+    spec.set_root(Some(root));
+    if let Some(mut linux) = spec.linux().clone() {
+        let path = linux.cgroups_path().clone().unwrap_or_else(|| PathBuf::from(format!("/{namespace}/{id}")));
+        let text = path.display().to_string();
+        if text.contains(':') {
+            return Err(Fault::state(format!(
+                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver is not supported yet; set \
+                 SystemdCgroup = false for this runtime in containerd's configuration"
+            )));
+        }
+        if !path.is_absolute() || path.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
+            return Err(Fault::invalid(format!(
+                "hardened: config.json: linux.cgroupsPath {text}: expected an absolute path without .."
+            )));
+        }
+        linux.set_cgroups_path(Some(path));
+        spec.set_linux(Some(linux));
+    }
+    Ok(())
+}
+
+fn cgroup_path(admission: &Admission) -> &Path {
+    // `place` has set it.
+    admission.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new("/"))
+}
+
+fn has_own_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none())
+}
+
+async fn launch(
+    shim: &Shim,
+    request: &CreateTaskRequest,
+    admission: &Admission,
+    state: &StateDir,
+    streams: &Streams,
+) -> Result<(Launched, Io)> {
+    let rootfs = admission.spec().root().as_ref().map(|r| r.path().clone()).unwrap_or_default();
+    let mounts = request
+        .rootfs
+        .iter()
+        .map(|m| RootfsMount { kind: m.type_.clone(), source: m.source.clone(), options: m.options.clone() })
+        .collect();
+    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts };
+    let message = Request {
+        task,
+        id: request.id.clone(),
+        runtime_root: state.runtime_root(),
+        plan: admission.plan().clone(),
+        console: None,
+    };
+    let process = admission.spec().process().as_ref();
+    launch_with_streams(shim, message, state.path(), streams, process).await
+}
+
+/// Runs a launcher for a process with its streams: pipes, or a terminal.
+pub(crate) async fn launch_with_streams(
+    shim: &Shim,
+    mut message: Request,
+    folder: &Path,
+    streams: &Streams,
+    process: Option<&oci_spec::runtime::Process>,
+) -> Result<(Launched, Io)> {
+    if !streams.terminal {
+        let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
+        let (io, ends) = Io::pipes(streams, uid, gid)?;
+        let launched = launcher::launch(&shim.program, &shim.reaper, &message, Some(ends)).await?;
+        return Ok((launched, io));
+    }
+    let console = Console::listen(folder, &format!("console-{}.sock", shim.next()))?;
+    message.console = Some(console.path().to_owned());
+    let launching = launcher::launch(&shim.program, &shim.reaper, &message, None);
+    // The launcher's own error says more than "no terminal came".
+    let (launched, master) = tokio::join!(launching, console.receive());
+    let (launched, master) = (launched?, master?);
+    if let Some(size) = process.and_then(oci_spec::runtime::Process::console_size) {
+        let cell = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+        crate::sys::set_window_size(&master, cell(size.height()), cell(size.width()))
+            .context("set the terminal's size")?;
+    }
+    Ok((launched, Io::terminal(streams, master)?))
+}
+
+/// Ends and removes what a failed create left.
+async fn undo(cgroup: &Cgroup) {
+    let undone = match cgroup.kill_all().await {
+        Ok(()) => cgroup.remove(),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = undone {
+        log::error!("after a failed create: {error:#}");
+    }
+}
+
+/// Lets a parked init execute: libcontainer waits for a connection on its socket.
+pub(crate) async fn release(folder: &Path, id: &str) -> anyhow::Result<()> {
+    use std::os::fd::AsRawFd;
+    use tokio::io::AsyncWriteExt;
+
+    let runtime = state::runtime_root(folder).join(id);
+    let directory = File::open(&runtime).with_context(|| format!("open {}", runtime.display()))?;
+    // A socket's path has 107 bytes, fewer than the names of container and namespace can have.
+    let path = format!("/proc/self/fd/{}/notify.sock", directory.as_raw_fd());
+    let mut socket = tokio::net::UnixStream::connect(path).await.context("connect to the parked init")?;
+    socket.write_all(b"start container").await.context("start the parked init")?;
+    socket.shutdown().await.context("start the parked init")?;
+    Ok(())
+}

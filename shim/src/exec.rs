@@ -1,0 +1,117 @@
+//! Exec: one more process in a container, through the same decision, launch and lock-down.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use containerd_shim_protos::api::ExecProcessRequest;
+use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
+use hardened_sandbox::ExecAdmission;
+use oci_spec::runtime;
+
+use crate::container::Container;
+use crate::create::launch_with_streams;
+use crate::fault::{Fault, Result};
+use crate::id;
+use crate::launcher::wire::{Request, Task};
+use crate::launcher::{self};
+use crate::process::{Phase, Process};
+use crate::reaper::Exit;
+use crate::service::Shim;
+use crate::state;
+use crate::stdio::Streams;
+
+/// Largest process that is taken, in bytes; containerd's own messages end at 4 MiB.
+const MAX_PROCESS_BYTES: usize = 4 << 20;
+
+/// Notes an exec, if it may run. Nothing runs before Start.
+pub(crate) fn add(shim: &Shim, container: &Arc<Container>, request: ExecProcessRequest) -> Result<()> {
+    id::check(&request.exec_id).map_err(|e| Fault::invalid(format!("exec id: {e}")))?;
+    if matches!(container.init.phase(), Phase::Stopped(_)) {
+        return Err(Fault::state(format!("container {} is stopped", container.id)));
+    }
+    let text = &request.spec.value;
+    if text.len() > MAX_PROCESS_BYTES {
+        return Err(Fault::invalid(format!("exec spec of {} bytes; at most {MAX_PROCESS_BYTES} are read", text.len())));
+    }
+    let process: runtime::Process = serde_json::from_slice(text)
+        .map_err(|e| Fault::invalid(format!("hardened: exec {} is not an OCI process: {e}", request.exec_id)))?;
+    let admission = container.admission.decide_exec(process)?;
+    for note in admission.notes() {
+        log::info!("container {}, exec {}: {note}", container.id, request.exec_id);
+    }
+    let streams = Streams {
+        stdin: request.stdin,
+        stdout: request.stdout,
+        stderr: request.stderr,
+        terminal: request.terminal,
+    };
+    let process = Arc::new(Process::new(request.exec_id.clone(), streams));
+    container.add_exec(Arc::clone(&process))?;
+    shim.admit(&container.id, &request.exec_id, admission);
+    shim.publisher.publish(&TaskExecAdded {
+        container_id: container.id.clone(),
+        exec_id: request.exec_id,
+        ..TaskExecAdded::default()
+    });
+    Ok(())
+}
+
+/// Runs an exec that was added.
+pub(crate) async fn start(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>) -> Result<()> {
+    process.begin_start()?;
+    let started = match shim.admitted(&container.id, &process.exec_id) {
+        Some(admission) => run(shim, container, process, &admission).await,
+        None => Err(Fault::state("the exec was started before")),
+    };
+    match started {
+        Ok(()) => {
+            shim.publisher.publish(&TaskExecStarted {
+                container_id: container.id.clone(),
+                exec_id: process.exec_id.clone(),
+                pid: process.pid_u32(),
+                ..TaskExecStarted::default()
+            });
+            process.set_phase(Phase::Running);
+            Ok(())
+        }
+        Err(fault) => {
+            // 255, as runc answers for a process that never ran.
+            process.set_phase(Phase::Stopped(Exit { status: 255, at: std::time::SystemTime::now() }));
+            Err(fault)
+        }
+    }
+}
+
+async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, admission: &ExecAdmission) -> Result<()> {
+    match container.init.phase() {
+        Phase::Running if container.is_paused() => return Err(Fault::state("cannot exec in a paused container")),
+        Phase::Running => {}
+        Phase::Created | Phase::Starting | Phase::Stopped(_) => {
+            return Err(Fault::state(format!("cannot exec: container {} is {}", container.id, container.init.describe())));
+        }
+    }
+    let name = format!("exec-{}.json", process.exec_id);
+    let file = state::write(&container.folder, &name, admission.process())?;
+    let message = Request {
+        task: Task::Exec { process: file.clone() },
+        id: container.id.clone(),
+        runtime_root: state::runtime_root(&container.folder),
+        plan: admission.plan().clone(),
+        console: None,
+    };
+    let launched =
+        launch_with_streams(shim, message, &container.folder, &process.streams, Some(admission.process())).await;
+    std::fs::remove_file(&file).context("remove the exec's process file")?;
+    let (launched, io) = launched?;
+    process.launched(launched.pid, io);
+    container.supervise(Arc::clone(process), shim.reaper.watch(launched.pid), shim.publisher.clone());
+    launcher::executed(launched.status).await.map_err(|e| not_started("exec", &e))
+}
+
+/// The lock-down or `execve` failed: what containerd shows.
+pub(crate) fn not_started(what: &str, error: &anyhow::Error) -> Fault {
+    Fault::new(
+        containerd_shim_protos::ttrpc::Code::UNKNOWN,
+        format!("hardened: cannot start the {what} process: {error:#}"),
+    )
+}

@@ -1,0 +1,182 @@
+//! The launcher's life: the only code that calls libcontainer.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use hardened_sandbox::LockdownPlan;
+use hardened_sandbox::lockdown::{self, Payload};
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::container::{Container, ContainerStatus};
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use oci_spec::runtime::Spec;
+
+use super::wire::{self, Answer, Request, RootfsMount, Task};
+use crate::sys;
+
+/// Entry point. The shim's socket is standard input.
+pub(crate) fn main() -> ExitCode {
+    let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
+    let answer = match run(&socket) {
+        Ok(pid) => Answer::Started { pid },
+        Err(error) => Answer::Failed { message: format!("{error:#}") },
+    };
+    // With the shim gone there is nobody to tell.
+    if wire::answer(&socket, &answer).is_ok() && matches!(answer, Answer::Started { .. }) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Moves the socket out of the way of the container's standard input, and keeps every other
+/// descriptor from the payload (CVE-2024-21626).
+fn take_socket() -> Result<UnixStream> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let null = File::open("/dev/null")?;
+    nix::unistd::dup2(null.as_raw_fd(), 0)?;
+    sys::close_on_exec_from(3)?;
+    // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(socket.into())
+}
+
+fn run(socket: &UnixStream) -> Result<i32> {
+    let (request, descriptors) = wire::receive(socket).context("the launcher's request")?;
+    let mut descriptors = descriptors.into_iter();
+    let status = descriptors.next().context("no status pipe")?;
+    let stdio: Vec<OwnedFd> = descriptors.collect();
+    // Held open to the end: the executor in the child uses it by number.
+    let executor = Sandboxed { plan: request.plan.clone(), status: status.as_raw_fd() };
+    let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .with_root_path(&request.runtime_root)
+        .context("libcontainer's state folder")?
+        .with_executor(executor)
+        .with_console_socket(request.console.as_ref());
+    let mut stdio = stdio.into_iter();
+    match (stdio.next(), stdio.next(), stdio.next()) {
+        (Some(stdin), Some(stdout), Some(stderr)) => {
+            builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
+        }
+        (None, ..) if request.console.is_some() => {}
+        _ => bail!("neither stdio nor a console"),
+    }
+    match &request.task {
+        Task::Create { bundle, rootfs, mounts } => create(builder, bundle, rootfs, mounts),
+        Task::Exec { process } => exec(builder, &request, process),
+    }
+}
+
+fn create(builder: ContainerBuilder, bundle: &Path, rootfs: &Path, mounts: &[RootfsMount]) -> Result<i32> {
+    mount_rootfs(rootfs, mounts)?;
+    let container = builder
+        .validate_id()
+        .context("container id")?
+        .as_init(bundle)
+        .with_systemd(false)
+        .build()
+        .map_err(|e| anyhow!(chain(&e)))?;
+    container.pid().map(|pid| pid.as_raw()).context("libcontainer reports no pid")
+}
+
+/// Mounts the root file system in a mount namespace of the launcher's own, of which the
+/// container's is a copy: nothing is ever mounted on the host, and nothing can be left there.
+fn mount_rootfs(rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
+    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .context("make the launcher's mounts slaves")?;
+    let show = rootfs.display();
+    let found = fs::symlink_metadata(rootfs).with_context(|| format!("root file system {show}"))?;
+    if !found.is_dir() {
+        bail!("root file system {show} is not a directory, or is a symbolic link");
+    }
+    if fs::canonicalize(rootfs).with_context(|| format!("root file system {show}"))? == Path::new("/") {
+        bail!("root file system {show} is the host's");
+    }
+    for m in mounts {
+        containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &m.options, rootfs)
+            .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
+    }
+    Ok(())
+}
+
+fn exec(builder: ContainerBuilder, request: &Request, process: &Path) -> Result<i32> {
+    let folder = request.runtime_root.join(&request.id);
+    // The shim starts containers through their socket, so libcontainer has not seen it.
+    let mut container = Container::load(folder.clone()).map_err(|e| anyhow!(chain(&e)))?;
+    if container.status() == ContainerStatus::Created {
+        container.set_status(ContainerStatus::Running).save().map_err(|e| anyhow!(chain(&e)))?;
+    }
+    let pid = builder
+        .validate_id()
+        .context("container id")?
+        .as_tenant()
+        .with_process(Some(process))
+        .build()
+        .map_err(|e| anyhow!(chain(&e)));
+    // libcontainer leaves a socket behind for every exec.
+    for entry in fs::read_dir(&folder).context("list the runtime's state")?.flatten() {
+        if entry.file_name().to_str().is_some_and(|n| n.starts_with("tenant-")) {
+            fs::remove_file(entry.path()).context("remove a socket of the runtime")?;
+        }
+    }
+    pid.map(|pid| pid.as_raw())
+}
+
+/// An error and its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The one place that init and exec both pass, and the last before `execve`.
+#[derive(Clone)]
+struct Sandboxed {
+    plan: LockdownPlan,
+    status: RawFd,
+}
+
+impl Executor for Sandboxed {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let process = spec.process().as_ref();
+        let strings = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
+        let payload = Payload::new(
+            strings(process.and_then(|p| p.args().as_ref())),
+            strings(process.and_then(|p| p.env().as_ref())),
+        );
+        let failure = lockdown::run(&self.plan, payload);
+        let report = serde_json::to_vec(&failure).unwrap_or_default();
+        // A filter that does not even allow write leaves the exit status to tell.
+        drop(File::from(sys::adopt(self.status)).write_all(&report));
+        lockdown::exit(255)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // The decision was made on the very spec that libcontainer was given.
+        Ok(())
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The payload gets the spec's environment, in the spec's order; ours stays as it is.
+        Ok(())
+    }
+}

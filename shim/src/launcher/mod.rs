@@ -1,0 +1,119 @@
+//! The launcher: this binary run again, single-threaded, for one create or exec.
+//!
+//! libcontainer clones with raw `clone3` and then runs ordinary Rust in the child, which
+//! deadlocks in a process with threads. So the shim never calls it; it hands the hardened spec,
+//! the lock-down plan and the stdio descriptors to a fresh process and reads one answer.
+
+pub(crate) mod child;
+mod program;
+pub(crate) mod wire;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow};
+use hardened_sandbox::lockdown::Failure;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+pub(crate) use self::program::Program;
+use self::wire::{Answer, MAX_FRAME_BYTES, Request};
+use crate::reaper::Reaper;
+
+/// First argument of a launcher.
+pub(crate) const ARGUMENT: &str = "launch";
+
+/// A process of the container that exists and is locked down, or will be before it executes.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Pid in the shim's pid namespace.
+    pub(crate) pid: i32,
+    /// Ends when the payload executes; carries a [`Failure`] when it could not.
+    pub(crate) status: OwnedFd,
+}
+
+/// Runs a launcher to its answer.
+///
+/// `stdio` is absent for a terminal, whose console comes through the request's socket.
+pub(crate) async fn launch(
+    program: &Program,
+    reaper: &Reaper,
+    request: &Request,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Launched> {
+    let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
+    let (status, status_writer) = std::io::pipe().context("make a status pipe")?;
+    // Exits are kept for whoever asks later: init may end before its pid is known here.
+    let _launching = reaper.launching();
+    let child = Command::new(program.path())
+        .arg(ARGUMENT)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("start a launcher")?;
+    let launcher = reaper.watch(i32::try_from(child.id()).context("pid of the launcher")?);
+
+    let mut descriptors = vec![OwnedFd::from(status_writer)];
+    descriptors.extend(stdio.into_iter().flatten());
+    wire::send(&ours, request, &descriptors).context("send the launcher its request")?;
+    drop(descriptors);
+
+    ours.set_nonblocking(true).context("set the launcher's socket non-blocking")?;
+    let mut socket = UnixStream::from_std(ours).context("register the launcher's socket")?;
+    // One message, not to the end of file: init holds the other end too, until it executes.
+    let answer = tokio::select! {
+        biased;
+        answer = receive(&mut socket) => answer?,
+        exit = launcher => {
+            // It may have answered and ended at once.
+            match tokio::time::timeout(std::time::Duration::from_millis(50), receive(&mut socket)).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(anyhow!("the launcher ended without an answer (status {})", exit.map_or(255, |e| e.status))),
+            }
+        }
+    };
+    match answer {
+        Answer::Started { pid } => Ok(Launched { pid, status: status.into() }),
+        Answer::Failed { message } => Err(anyhow!(message)),
+    }
+}
+
+async fn receive(socket: &mut UnixStream) -> Result<Answer> {
+    let length = socket.read_u32_le().await.context("the launcher ended without an answer")?;
+    if length > MAX_FRAME_BYTES {
+        return Err(anyhow!("the launcher answered {length} bytes; at most {MAX_FRAME_BYTES} are read"));
+    }
+    let mut frame = vec![0; length as usize];
+    socket.read_exact(&mut frame).await.context("read the launcher's answer")?;
+    serde_json::from_slice(&frame).context("decode the launcher's answer")
+}
+
+/// Waits until the payload executes.
+///
+/// # Errors
+/// The lock-down's failure, or that of `execve`.
+pub(crate) async fn executed(status: OwnedFd) -> Result<()> {
+    let mut status = tokio::net::unix::pipe::Receiver::from_owned_fd(status).context("register the status pipe")?;
+    let mut report = Vec::new();
+    (&mut status).take(u64::from(MAX_FRAME_BYTES)).read_to_end(&mut report).await.context("read the status pipe")?;
+    if report.is_empty() {
+        return Ok(());
+    }
+    let failure: Failure = serde_json::from_slice(&report).context("decode the failure of the lock-down")?;
+    Err(failure.into())
+}
+
+/// Reads a file whole, with a bound.
+pub(crate) fn read_bounded(file: File, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        return Err(std::io::Error::other(format!("is larger than {most} bytes")));
+    }
+    Ok(content)
+}

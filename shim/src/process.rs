@@ -1,0 +1,157 @@
+//! One process that containerd knows of: a container's init, or an exec.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use containerd_shim_protos::types::task::Status;
+use tokio::sync::watch;
+
+use crate::fault::{Fault, Result};
+use crate::reaper::Exit;
+use crate::stdio::{Io, Streams};
+
+/// Where a process is in its life. Containerd's events follow these steps, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Made, and not started.
+    Created,
+    /// Start is under way: an exit that comes now is told after the start.
+    Starting,
+    /// Executing.
+    Running,
+    /// Ended.
+    Stopped(Exit),
+}
+
+/// A container's init, or an exec.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Empty for init.
+    pub(crate) exec_id: String,
+    pub(crate) streams: Streams,
+    phase: watch::Sender<Phase>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// 0 before there is one.
+    pid: i32,
+    io: Option<Io>,
+}
+
+impl Process {
+    pub(crate) fn new(exec_id: String, streams: Streams) -> Self {
+        Self { exec_id, streams, phase: watch::Sender::new(Phase::Created), inner: Mutex::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.inner().pid
+    }
+
+    /// Pid as containerd counts it.
+    pub(crate) fn pid_u32(&self) -> u32 {
+        u32::try_from(self.pid()).unwrap_or(0)
+    }
+
+    pub(crate) fn launched(&self, pid: i32, io: Io) {
+        let mut inner = self.inner();
+        inner.pid = pid;
+        inner.io = Some(io);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// From `Created` to `Starting`, for one caller only.
+    pub(crate) fn begin_start(&self) -> Result<()> {
+        let mut began = false;
+        self.phase.send_if_modified(|phase| {
+            began = *phase == Phase::Created;
+            if began {
+                *phase = Phase::Starting;
+            }
+            began
+        });
+        if began { Ok(()) } else { Err(Fault::state(format!("cannot start: the process is {}", self.describe()))) }
+    }
+
+    /// Waits while Start is under way.
+    pub(crate) async fn settled(&self) {
+        // The sender is `self`.
+        drop(self.phase.subscribe().wait_for(|phase| *phase != Phase::Starting).await);
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn exited(&self) -> Exit {
+        let mut phases = self.phase.subscribe();
+        loop {
+            if let Phase::Stopped(exit) = *phases.borrow_and_update() {
+                return exit;
+            }
+            if phases.changed().await.is_err() {
+                // Cannot be: the sender is `self`.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn status(&self, paused: bool) -> Status {
+        match self.phase() {
+            Phase::Created | Phase::Starting => Status::CREATED,
+            Phase::Running if paused => Status::PAUSED,
+            Phase::Running => Status::RUNNING,
+            Phase::Stopped(_) => Status::STOPPED,
+        }
+    }
+
+    pub(crate) fn describe(&self) -> &'static str {
+        match self.phase() {
+            Phase::Created => "created",
+            Phase::Starting => "being started",
+            Phase::Running => "running",
+            Phase::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Does something with the streams, where there are any.
+    pub(crate) fn with_io<T>(&self, f: impl FnOnce(&mut Io) -> T) -> Option<T> {
+        self.inner().io.as_mut().map(f)
+    }
+
+    /// Waits until its output is read.
+    pub(crate) async fn drain(&self) {
+        let io = self.inner().io.take();
+        if let Some(io) = io {
+            io.drain().await;
+        }
+    }
+
+    /// Signals it.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        let gone = || Fault::not_found("process already finished");
+        if matches!(self.phase(), Phase::Stopped(_)) {
+            return Err(gone());
+        }
+        let pid = self.pid();
+        if pid == 0 {
+            return Err(Fault::state("the process is not started yet"));
+        }
+        match crate::sys::pidfd(pid).and_then(|fd| crate::sys::pidfd_signal(&fd, signal)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Err(Fault::invalid(format!("signal {signal} does not exist")))
+            }
+            Err(error) => Err(anyhow::Error::from(error).context(format!("signal process {pid}")).into()),
+        }
+    }
+}

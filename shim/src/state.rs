@@ -1,0 +1,130 @@
+//! What is kept on disk for a container: `/run/hardened/<namespace>/<id>/`.
+//!
+//! ```text
+//! config.json       the hardened spec: the bundle that libcontainer gets
+//! exec-<id>.json    the hardened process of an exec, while it is launched
+//! container.json    what `delete` needs when the shim is gone
+//! runtime/<id>/     libcontainer's own state
+//! ```
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+const ROOT: &str = "/run/hardened";
+
+/// What `delete` needs to know about a container without its shim.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Record {
+    /// Pid of init, in the shim's pid namespace.
+    pub(crate) pid: i32,
+    /// `starttime` of init (proc_pid_stat(5), field 22), in clock ticks since boot: tells a
+    /// reused pid from init.
+    pub(crate) start_time: u64,
+    /// The spec's cgroup path.
+    pub(crate) cgroup: PathBuf,
+}
+
+/// The folder of one container; removed with all in it when dropped, unless kept.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl StateDir {
+    /// Makes the folder.
+    pub(crate) fn create(namespace: &str, id: &str) -> Result<Self> {
+        let parent = Path::new(ROOT).join(namespace);
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        for folder in [Path::new(ROOT), &parent] {
+            match builder.create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("make {}", folder.display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let path = parent.join(id);
+        builder.create(&path).with_context(|| format!("make {}: is there a container {id} already?", path.display()))?;
+        let state = Self { path, keep: false };
+        builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
+        Ok(state)
+    }
+
+    /// The folder of a container whose shim is gone; `None` where there is nothing left of it.
+    pub(crate) fn find(namespace: &str, id: &str) -> Option<Self> {
+        let path = Path::new(ROOT).join(namespace).join(id);
+        path.is_dir().then_some(Self { path, keep: false })
+    }
+
+    /// From here on the folder outlives this value.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        self.keep = true;
+        self.path.clone()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn runtime_root(&self) -> PathBuf {
+        runtime_root(&self.path)
+    }
+
+    pub(crate) fn record(&self) -> Result<Record> {
+        let file = self.path.join("container.json");
+        let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", file.display()))
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = remove(&self.path)
+        {
+            log::error!("{error:#}");
+        }
+    }
+}
+
+pub(crate) fn runtime_root(folder: &Path) -> PathBuf {
+    folder.join("runtime")
+}
+
+pub(crate) fn write(folder: &Path, name: &str, value: &impl serde::Serialize) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let text = serde_json::to_vec(value).with_context(|| format!("encode {name}"))?;
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Removes a container's folder, and its namespace's when it was the last in it.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", folder.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    for parent in folder.ancestors().skip(1).take(2) {
+        // Another container may be in it, or come into it right now.
+        if fs::remove_dir(parent).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `starttime` of a process: proc_pid_stat(5), field 22.
+pub(crate) fn start_time(pid: i32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read /proc/{pid}/stat"))?;
+    // The second field is the command in parentheses, and may hold anything, more of them too.
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    rest.split_whitespace().nth(19).and_then(|f| f.parse().ok()).with_context(|| format!("parse /proc/{pid}/stat"))
+}

@@ -1,0 +1,136 @@
+//! All unsafe code of the shim: one system call a function.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use tokio::io::unix::AsyncFd;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Landlock's ABI: landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`; 0 without.
+pub(crate) fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
+    // SAFETY: with this flag the call takes a null pointer and a size of 0, and returns a number.
+    let abi = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, 0 as libc::c_long, 0 as libc::c_long, LANDLOCK_CREATE_RULESET_VERSION)
+    };
+    u32::try_from(abi).unwrap_or(0)
+}
+
+/// Becomes the parent of orphans below: `PR_SET_CHILD_SUBREAPER`.
+pub(crate) fn set_subreaper() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec: close_range(2), Linux 5.11.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only, and closes nothing now.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
+/// A handle on this program through a read-only mount of its own: nobody who reaches the program
+/// through a process that runs from it can write to it (CVE-2019-5736).
+pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
+    let path = c"/proc/self/exe";
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is NUL terminated.
+    let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
+    let mount = unsafe { OwnedFd::from_raw_fd(mount as i32) };
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is empty and NUL terminated, and the size is that of `attributes`.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(mount)
+}
+
+/// An empty file in memory that can be sealed and executed: memfd_create(2).
+pub(crate) fn executable_memfd() -> io::Result<File> {
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let create = |flags| {
+        // SAFETY: the name is NUL terminated.
+        check(unsafe { libc::memfd_create(c"hardened".as_ptr(), flags) }.into())
+    };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // Before Linux 6.3 there is no MFD_EXEC, and every memfd is executable.
+    let fd = create(flags | MFD_EXEC).or_else(|_| create(flags))?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    Ok(unsafe { File::from_raw_fd(fd as i32) })
+}
+
+/// Makes a memfd immutable for good.
+pub(crate) fn seal(memfd: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into()).map(drop)
+}
+
+/// A handle on a process that cannot be reused: pidfd_open(2).
+pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Signals the process behind a pidfd: pidfd_send_signal(2).
+pub(crate) fn pidfd_signal(pidfd: &impl AsFd, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo stands for what kill(2) would send.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, none, 0) }).map(drop)
+}
+
+/// Size of a terminal: `TIOCSWINSZ`, ioctl_tty(2).
+pub(crate) fn set_window_size(terminal: &impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
+}
+
+/// A counter that wakes its reader: eventfd(2).
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }.into())?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Changes of a file: inotify(7), for `IN_MODIFY`.
+pub(crate) fn watch(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) }.into())?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    // SAFETY: the path is NUL terminated.
+    check(unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY) }.into())?;
+    Ok(fd)
+}
+
+/// Takes over a descriptor that libcontainer or the kernel handed to this process by number.
+pub(crate) fn adopt(fd: i32) -> OwnedFd {
+    // SAFETY: callers pass numbers that came with SCM_RIGHTS, which nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Watches a file by epoll; gives it back where epoll does not take it.
+pub(crate) fn register(file: File) -> Result<AsyncFd<File>, (File, io::Error)> {
+    // SAFETY: a File keeps its descriptor open, and the same, as long as it lives.
+    unsafe { AsyncFd::register(file) }.map_err(tokio::io::unix::AsyncFdRegisterError::into_parts)
+}

@@ -311,6 +311,7 @@ fn harden(
         selinux: hardened.selinux,
         landlock,
         seccomp: program,
+        memfd_noexec: host.memfd_noexec,
         home: hardened.home,
     })
 }

@@ -158,13 +158,6 @@ pub(crate) fn harden(linux: &mut Linux, mounts: &mut [Mount], host: &Host, notes
         "linux.readonlyPaths",
         notes,
     )));
-    if host.memfd_noexec {
-        // 2: an executable memfd is refused (Documentation/admin-guide/sysctl/vm.rst). Per pid
-        // namespace, and cannot be lowered again from within.
-        let mut sysctl = linux.sysctl().clone().unwrap_or_default();
-        sysctl.insert("vm.memfd_noexec".to_owned(), "2".to_owned());
-        linux.set_sysctl(Some(sysctl));
-    }
 }
 
 fn opposite(option: &str) -> Option<&'static str> {

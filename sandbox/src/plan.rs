@@ -37,6 +37,9 @@ pub struct LockdownPlan {
     pub landlock: LandlockPlan,
     /// System calls.
     pub seccomp: Program,
+    /// Executable memfds are to be refused in the container's pid namespace. Set by the launcher,
+    /// before the payload starts: libcontainer takes it for a sysctl of the host.
+    pub memfd_noexec: bool,
     /// `HOME` is to be looked up for this uid in the image's `/etc/passwd`, inside the sandbox;
     /// absent where the spec brings a `HOME`.
     pub home: Option<u32>,

@@ -82,6 +82,29 @@ pub(crate) fn seal(memfd: &File) -> io::Result<()> {
     check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into()).map(drop)
 }
 
+/// Refuses executable memfds in the pid namespace of a process: `vm.memfd_noexec = 2`,
+/// Documentation/admin-guide/sysctl/vm.rst. The setting is of the *writer's* pid namespace, so a
+/// child writes it that was born there; it cannot be lowered again from within.
+///
+/// For a single-threaded process, whose later children would land in that namespace too.
+pub(crate) fn refuse_executable_memfds(pid: i32) -> io::Result<()> {
+    let mut sysctl = File::options().write(true).open("/proc/sys/vm/memfd_noexec")?;
+    let process = pidfd(pid)?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWPID) }.into())?;
+    // SAFETY: this process has one thread, so the child may run any code.
+    let child = check(unsafe { libc::fork() }.into())?;
+    if child == 0 {
+        let written = io::Write::write_all(&mut sysctl, b"2");
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(i32::from(written.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a place for an int.
+    check(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }.into())?;
+    if status == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
 /// A handle on a process that cannot be reused: pidfd_open(2).
 pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.

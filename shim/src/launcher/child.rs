@@ -72,7 +72,13 @@ fn run(socket: &UnixStream) -> Result<i32> {
         _ => bail!("neither stdio nor a console"),
     }
     match &request.task {
-        Task::Create { bundle, rootfs, mounts } => create(builder, bundle, rootfs, mounts),
+        Task::Create { bundle, rootfs, mounts } => {
+            let pid = create(builder, bundle, rootfs, mounts)?;
+            if request.plan.memfd_noexec {
+                sys::refuse_executable_memfds(pid).context("set vm.memfd_noexec in the container's pid namespace")?;
+            }
+            Ok(pid)
+        }
         Task::Exec { process } => exec(builder, &request, process),
     }
 }

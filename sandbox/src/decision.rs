@@ -102,6 +102,7 @@ impl Admission {
             // An exec that names no label gets the container's.
             apparmor: hardened.apparmor.or_else(|| self.plan.apparmor.clone()),
             selinux: hardened.selinux.or_else(|| self.plan.selinux.clone()),
+            cwd: hardened.cwd,
             home: hardened.home,
             ..self.plan.clone()
         };
@@ -311,6 +312,7 @@ fn harden(
         selinux: hardened.selinux,
         landlock,
         seccomp: program,
+        cwd: hardened.cwd,
         memfd_noexec: host.memfd_noexec,
         home: hardened.home,
     })

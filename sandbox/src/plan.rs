@@ -1,5 +1,7 @@
 //! The lock-down plan: what a process of the container applies to itself before `execve`.
 
+use std::path::PathBuf;
+
 use crate::capability::CapabilitySet;
 use crate::landlock_plan::LandlockPlan;
 use crate::seccomp::Program;
@@ -37,6 +39,9 @@ pub struct LockdownPlan {
     pub landlock: LandlockPlan,
     /// System calls.
     pub seccomp: Program,
+    /// Working directory. The lock-down goes there itself: as the container's user, and with an
+    /// error that names it.
+    pub cwd: PathBuf,
     /// Executable memfds are to be refused in the container's pid namespace. Set by the launcher,
     /// before the payload starts: libcontainer takes it for a sysctl of the host.
     pub memfd_noexec: bool,

@@ -1,6 +1,6 @@
 //! The process of a container, or of an exec: the same checks and the same hardening for both.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimitBuilder, PosixRlimitType, Process};
 
@@ -23,6 +23,7 @@ pub(crate) struct Hardened {
     pub(crate) capabilities: Capabilities,
     pub(crate) apparmor: Option<String>,
     pub(crate) selinux: Option<String>,
+    pub(crate) cwd: PathBuf,
     pub(crate) home: Option<u32>,
 }
 
@@ -137,7 +138,9 @@ pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, note
     process.set_selinux_label(None);
     clamp(process, host, notes);
     let home = complete_environment(process);
-    Hardened { capabilities, apparmor, selinux, home }
+    let cwd = process.cwd().clone();
+    process.set_cwd(PathBuf::from("/"));
+    Hardened { capabilities, apparmor, selinux, cwd, home }
 }
 
 fn requested(process: &Process) -> Capabilities {

@@ -123,7 +123,12 @@ impl Container {
 
     /// Follows a process to its end, and tells containerd: after its start, and init's end after
     /// the ends of all execs.
-    pub(crate) fn supervise(self: &Arc<Self>, process: Arc<Process>, exit: oneshot::Receiver<Exit>, publisher: Publisher) {
+    pub(crate) fn supervise(
+        self: &Arc<Self>,
+        process: Arc<Process>,
+        exit: oneshot::Receiver<Exit>,
+        publisher: Publisher,
+    ) {
         let container = Arc::clone(self);
         tokio::spawn(async move {
             let Ok(exit) = exit.await else { return };

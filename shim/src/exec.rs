@@ -39,12 +39,8 @@ pub(crate) fn add(shim: &Shim, container: &Arc<Container>, request: ExecProcessR
     for note in admission.notes() {
         log::info!("container {}, exec {}: {note}", container.id, request.exec_id);
     }
-    let streams = Streams {
-        stdin: request.stdin,
-        stdout: request.stdout,
-        stderr: request.stderr,
-        terminal: request.terminal,
-    };
+    let streams =
+        Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
     let process = Arc::new(Process::new(request.exec_id.clone(), streams));
     container.add_exec(Arc::clone(&process))?;
     shim.admit(&container.id, &request.exec_id, admission);
@@ -87,7 +83,11 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         Phase::Running if container.is_paused() => return Err(Fault::state("cannot exec in a paused container")),
         Phase::Running => {}
         Phase::Created | Phase::Starting | Phase::Stopped(_) => {
-            return Err(Fault::state(format!("cannot exec: container {} is {}", container.id, container.init.describe())));
+            return Err(Fault::state(format!(
+                "cannot exec: container {} is {}",
+                container.id,
+                container.init.describe()
+            )));
         }
     }
     let name = format!("exec-{}.json", process.exec_id);

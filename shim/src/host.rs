@@ -61,10 +61,8 @@ fn hard_limits() -> BTreeMap<String, u64> {
 /// Which namespaces that the spec joins by path are the host's own.
 pub(crate) fn facts(spec: &Spec) -> Facts {
     let joined = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten();
-    let host_namespaces = joined
-        .filter(|n| n.path().as_ref().is_some_and(|path| is_own(n.typ(), path)))
-        .map(|n| n.typ())
-        .collect();
+    let host_namespaces =
+        joined.filter(|n| n.path().as_ref().is_some_and(|path| is_own(n.typ(), path))).map(|n| n.typ()).collect();
     Facts { host_namespaces }
 }
 

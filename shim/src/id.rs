@@ -13,7 +13,11 @@ pub(crate) fn check(name: &str) -> Result<(), String> {
         return Err("is empty".to_owned());
     }
     if name.len() > MAX_LENGTH {
-        return Err(format!("{:?}... is {} bytes long; at most {MAX_LENGTH} are taken", name.chars().take(20).collect::<String>(), name.len()));
+        return Err(format!(
+            "{:?}... is {} bytes long; at most {MAX_LENGTH} are taken",
+            name.chars().take(20).collect::<String>(),
+            name.len()
+        ));
     }
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     if !name.chars().all(inside) || !ends(name.chars().next()) || !ends(name.chars().next_back()) {

@@ -17,7 +17,10 @@ pub(crate) fn print() -> Result<()> {
     };
     let info = RuntimeInfo {
         name: crate::RUNTIME.to_owned(),
-        version: MessageField::some(RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() }),
+        version: MessageField::some(RuntimeVersion {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        }),
         features: MessageField::some(features),
         ..RuntimeInfo::default()
     };

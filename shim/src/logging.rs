@@ -16,7 +16,8 @@ impl Log for Fifo {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("level={} msg={:?}\n", record.level().as_str().to_lowercase(), record.args().to_string());
+            let line =
+                format!("level={} msg={:?}\n", record.level().as_str().to_lowercase(), record.args().to_string());
             // A log that nobody reads, or reads too slowly, must not hold a container up.
             drop((&self.0).write(line.as_bytes()));
         }

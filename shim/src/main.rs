@@ -67,8 +67,10 @@ fn shim(arguments: &[std::ffi::OsString]) -> Result<()> {
         "start" => start::run(&flags),
         "delete" => delete::run(&flags),
         "serve" => server::run(&flags),
-        "" => bail!("no action given: expected start or delete. containerd runs this program; to try it by hand, \
-                     `ctr run --runtime {RUNTIME}`"),
+        "" => bail!(
+            "no action given: expected start or delete. containerd runs this program; to try it by hand, \
+                     `ctr run --runtime {RUNTIME}`"
+        ),
         other => bail!("action {other:?}: expected start or delete"),
     }
 }

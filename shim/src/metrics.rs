@@ -196,7 +196,8 @@ fn unified_metrics(stats: &Stats) -> v2::Metrics {
 /// v2 has one entry a device.
 fn io(stats: &Stats) -> Vec<v2::IOEntry> {
     let mut entries: Vec<v2::IOEntry> = Vec::new();
-    let both = stats.blkio.service_bytes.iter().map(|s| (s, true)).chain(stats.blkio.serviced.iter().map(|s| (s, false)));
+    let both =
+        stats.blkio.service_bytes.iter().map(|s| (s, true)).chain(stats.blkio.serviced.iter().map(|s| (s, false)));
     for (stat, bytes) in both {
         let at = entries.iter().position(|e| (e.major, e.minor) == (stat.major, stat.minor)).unwrap_or_else(|| {
             entries.push(v2::IOEntry { major: stat.major, minor: stat.minor, ..Default::default() });

@@ -40,13 +40,8 @@ fn serve(flags: &Flags) -> Result<()> {
     runtime.block_on(async {
         let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
         let (publisher, forwarded) = Publisher::start(address, flags.namespace.clone());
-        let shim = Arc::new(Shim::new(
-            flags.namespace.clone(),
-            host::probe(),
-            Program::open()?,
-            Reaper::start()?,
-            publisher,
-        ));
+        let shim =
+            Arc::new(Shim::new(flags.namespace.clone(), host::probe(), Program::open()?, Reaper::start()?, publisher));
         let mut server = Server::new()
             .add_listener(Listener::try_from(listener).context("listen")?)
             .register_service(services(&shim));

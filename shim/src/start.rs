@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn runtime_options_are_not_mistaken_for_bootstrap_parameters() {
-        let options = Any { type_url: "runtimeoptions.v1.Options".into(), value: b"default".to_vec(), ..Any::default() };
+        let options =
+            Any { type_url: "runtimeoptions.v1.Options".into(), value: b"default".to_vec(), ..Any::default() };
         assert_eq!(bootstrap(&options.write_to_bytes().unwrap(), &flags()), None);
         assert_eq!(bootstrap(b"", &flags()), None);
         let params = BootstrapParams { instance_id: "web".into(), namespace: "default".into(), ..Default::default() };

@@ -50,7 +50,9 @@ impl StateDir {
             }
         }
         let path = parent.join(id);
-        builder.create(&path).with_context(|| format!("make {}: is there a container {id} already?", path.display()))?;
+        builder
+            .create(&path)
+            .with_context(|| format!("make {}: is there a container {id} already?", path.display()))?;
         let state = Self { path, keep: false };
         builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
         Ok(state)

@@ -16,7 +16,12 @@ pub(crate) fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
     // SAFETY: with this flag the call takes a null pointer and a size of 0, and returns a number.
     let abi = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, 0 as libc::c_long, 0 as libc::c_long, LANDLOCK_CREATE_RULESET_VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            0 as libc::c_long,
+            0 as libc::c_long,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
     };
     u32::try_from(abi).unwrap_or(0)
 }
@@ -30,10 +35,7 @@ pub(crate) fn set_subreaper() -> io::Result<()> {
 /// Marks every descriptor from `first` on close-on-exec: close_range(2), Linux 5.11.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes numbers only, and closes nothing now.
-    check(unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
 /// A handle on this program through a read-only mount of its own: nobody who reaches the program
@@ -45,8 +47,7 @@ pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
     let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
     // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
     let mount = unsafe { OwnedFd::from_raw_fd(mount as i32) };
-    let attributes =
-        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is empty and NUL terminated, and the size is that of `attributes`.
     check(unsafe {
         libc::syscall(

@@ -31,7 +31,7 @@ pub use sys::exit;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// Mechanism: `no_new_privs`, `capabilities`, `label`, `landlock`, `seccomp` or `execve`.
+    /// Mechanism: `cwd`, `keyring`, `no_new_privs`, `capabilities`, `label`, `landlock`, `seccomp` or `execve`.
     pub mechanism: String,
     /// Operation and object.
     pub step: String,
@@ -85,8 +85,16 @@ struct Unconfined<'a> {
 }
 
 impl<'a> Unconfined<'a> {
-    /// Also leaves the launcher's session keyring: a container must not find the node's keys.
+    /// Also goes to the working directory, and leaves the launcher's session keyring: a container
+    /// must not find the node's keys.
     fn set_no_new_privs(self) -> Result<NoNewPrivs<'a>, Failure> {
+        let cwd = &self.plan.cwd;
+        std::env::set_current_dir(cwd).map_err(|e| Failure::new("cwd", format!("chdir to {}", cwd.display()), &e))?;
+        // The kernel names a directory outside of the root "(unreachable)": a descriptor that
+        // leaked from the runtime (CVE-2024-21626).
+        if !std::env::current_dir().is_ok_and(|now| now.is_absolute()) {
+            return Err(Failure::unverified("cwd", format!("{} is not inside of the container", cwd.display())));
+        }
         sys::join_new_session_keyring().map_err(|e| Failure::new("keyring", "join a new session keyring", &e))?;
         sys::set_no_new_privs().map_err(|e| Failure::new("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS)", &e))?;
         match sys::no_new_privs() {

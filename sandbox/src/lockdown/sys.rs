@@ -36,10 +36,14 @@ pub(super) fn no_new_privs() -> io::Result<bool> {
 /// Gives every signal its default action and unblocks all: the Rust runtime ignores SIGPIPE, and
 /// what is ignored or blocked stays so over `execve`.
 pub(super) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and libc's own real-time signals
-        // answer EINVAL, which is as well.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's struct sigaction, at most 32 bytes: all zero is SIG_DFL without flags.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads `default`, and writes nothing. Not by libc, which keeps some
+        // real-time signals to itself. SIGKILL and SIGSTOP answer EINVAL, which is as well.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0 as libc::c_long, 8 as libc::c_long)
+        };
     }
     // SAFETY: an all-zero sigset_t is a valid place for sigemptyset to write to, and sigprocmask
     // only reads it.

@@ -229,11 +229,15 @@ pub(super) const ALLOWED: &[Group] = &[
             "set_tid_address",
             "setpgid",
             "setsid",
-            "uretprobe",
             "vfork",
             "wait4",
             "waitid",
         ],
+        rules: ALLOW,
+    },
+    Group {
+        reason: "return trampolines of uprobes that the node's admin set; the kernel shows them to no filter (Linux 6.14)",
+        calls: &["uprobe", "uretprobe"],
         rules: ALLOW,
     },
     Group {
@@ -472,7 +476,7 @@ pub(super) const DENIED: &[Group] = &[
         calls: &["add_key", "keyctl", "request_key"],
         rules: DENY,
     },
-    Group { reason: "programs and probes in the kernel", calls: &["bpf", "perf_event_open", "uprobe"], rules: DENY },
+    Group { reason: "programs and probes in the kernel", calls: &["bpf", "perf_event_open"], rules: DENY },
     Group {
         reason: "kernel code: modules and another kernel",
         calls: &["create_module", "delete_module", "finit_module", "init_module", "kexec_file_load", "kexec_load"],

@@ -50,7 +50,7 @@ impl Profile {
     pub const RESTRICTED: Self = Self {
         name: "restricted",
         capabilities: CapabilitySet::of(&["NET_BIND_SERVICE"]),
-        groups: &[restricted::ALLOWED, baseline::CONDITIONAL, baseline::DENIED],
+        groups: &[restricted::ALLOWED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED],
         execute_from_writable: false,
     };
 

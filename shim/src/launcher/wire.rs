@@ -82,9 +82,8 @@ pub(crate) fn receive(socket: &UnixStream) -> Result<(Request, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut buffers = [IoSliceMut::new(&mut length)];
-    let message =
-        recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)
-            .context("recvmsg")?;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)
+        .context("recvmsg")?;
     let mut descriptors = Vec::new();
     for control in message.cmsgs().context("control message")? {
         if let ControlMessageOwned::ScmRights(numbers) = control {

@@ -1,0 +1,532 @@
+//! A private containerd for tests: own root, state, socket and cgroups, all removed at the end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Runtime type under test.
+pub const HARDENED: &str = "io.containerd.hardened.v1";
+
+/// The contrast.
+pub const RUNC: &str = "io.containerd.runc.v2";
+
+/// Image with busybox, the probe, and traps for the runtime.
+pub const IMAGE: &str = "docker.io/hardened/test:1";
+
+/// A generation of containerd, unpacked by `scripts/bootstrap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// Debian forky's containerd 2.1.
+    Two,
+    /// Debian trixie's containerd 1.7.
+    One,
+}
+
+impl Generation {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Two, Self::One];
+
+    /// Name of its folder and of its tests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Two => "containerd-2",
+            Self::One => "containerd-1.7",
+        }
+    }
+}
+
+/// The repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; 128 and the signal where it was killed.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Standard output as text, without its last newline.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    /// This output, if the program ended well.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn ok(self) -> Result<Self> {
+        ensure!(self.status == 0, "exit {}: {}{}", self.status, self.text(), self.stderr);
+        Ok(self)
+    }
+}
+
+/// Runs a program with a time limit.
+///
+/// # Errors
+/// It cannot be run, or takes longer.
+pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run {command:?}"))?;
+    let mut stdin = child.stdin.take().context("stdin")?;
+    let input = input.to_vec();
+    // The program may end without reading all.
+    std::thread::spawn(move || stdin.write_all(&input).is_ok());
+    let read = |mut from: Box<dyn std::io::Read + Send>| {
+        std::thread::spawn(move || {
+            let mut all = Vec::new();
+            from.read_to_end(&mut all).map(|_| all).unwrap_or_default()
+        })
+    };
+    let stdout = read(Box::new(child.stdout.take().context("stdout")?));
+    let stderr = read(Box::new(child.stderr.take().context("stderr")?));
+    let status = wait(&mut child, limit).with_context(|| format!("{command:?}"))?;
+    let take = |t: std::thread::JoinHandle<Vec<u8>>| t.join().unwrap_or_default();
+    Ok(Output { status, stdout: take(stdout), stderr: String::from_utf8_lossy(&take(stderr)).into_owned() })
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Result<i32> {
+    use std::os::unix::process::ExitStatusExt;
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            bail!("not done after {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until something is so.
+///
+/// # Errors
+/// It is not so within 15 seconds.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(15);
+    while !is_so() {
+        ensure!(Instant::now() < end, "after 15 s still not: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// A containerd of our own.
+#[derive(Debug)]
+pub struct Containerd {
+    generation: Generation,
+    home: PathBuf,
+    /// On disk: overlayfs cannot have an upper layer on every tmpfs.
+    root: PathBuf,
+    namespace: String,
+    child: Mutex<Option<Child>>,
+    counter: AtomicU32,
+}
+
+impl Containerd {
+    /// Starts one and loads the test image.
+    ///
+    /// # Errors
+    /// Something that `scripts/bootstrap` and `scripts/test` make is missing.
+    pub fn start(generation: Generation) -> Result<Self> {
+        Self::start_named(generation, format!("{}-{}", std::process::id(), generation.name()))
+    }
+
+    /// Starts another of the same generation, for a test that restarts it or counts what it left.
+    ///
+    /// # Errors
+    /// As [`Containerd::start`].
+    pub fn start_beside(other: &Self) -> Result<Self> {
+        Self::start_named(other.generation, format!("{}-{}", std::process::id(), other.id(other.generation.name())))
+    }
+
+    fn start_named(generation: Generation, name: String) -> Result<Self> {
+        let home = PathBuf::from(format!("/run/hardened-test-{name}"));
+        fs::create_dir_all(home.join("bin"))?;
+        let containerd = Self {
+            generation,
+            home,
+            // Of its own, since /run/hardened and cgroups are the machine's.
+            namespace: format!("test{name}"),
+            root: repository().join("target/integration").join(format!("root-{name}")),
+            child: Mutex::new(None),
+            counter: AtomicU32::new(0),
+        };
+        containerd.install()?;
+        containerd.boot()?;
+        containerd.load(&repository().join("target/integration/test.tar"))?;
+        Ok(containerd)
+    }
+
+    fn install(&self) -> Result<()> {
+        let bin = self.home.join("bin");
+        let shim = std::env::var("HARDENED_SHIM").context("HARDENED_SHIM: run scripts/test, which sets it")?;
+        fs::copy(&shim, bin.join("containerd-shim-hardened-v1")).with_context(|| format!("copy {shim}"))?;
+        for name in ["containerd-shim-runc-v2", "containerd", "ctr"] {
+            std::os::unix::fs::symlink(self.tool(name), bin.join(name))?;
+        }
+        for (name, path) in [("runc", "usr/sbin/runc"), ("crun", "usr/bin/crun")] {
+            std::os::unix::fs::symlink(repository().join(".cache/runtimes").join(path), bin.join(name))?;
+        }
+        let home = self.home.display();
+        // Neither images from a registry nor the CRI are needed here.
+        let off = [
+            "io.containerd.grpc.v1.cri",
+            "io.containerd.cri.v1.images",
+            "io.containerd.cri.v1.runtime",
+            "io.containerd.nri.v1.nri",
+            "io.containerd.snapshotter.v1.btrfs",
+            "io.containerd.snapshotter.v1.devmapper",
+            "io.containerd.snapshotter.v1.zfs",
+            "io.containerd.snapshotter.v1.blockfile",
+            "io.containerd.snapshotter.v1.erofs",
+            "io.containerd.internal.v1.tracing",
+            "io.containerd.tracing.processor.v1.otlp",
+        ];
+        let version = match self.generation {
+            Generation::Two => 3,
+            Generation::One => 2,
+        };
+        let config = format!(
+            "version = {version}\nroot = \"{root}\"\nstate = \"{home}/state\"\ndisabled_plugins = {off:?}\n\
+             [grpc]\n  address = \"{home}/c.sock\"\n[ttrpc]\n  address = \"{home}/c.sock.ttrpc\"\n",
+            root = self.root.display(),
+        );
+        fs::write(self.home.join("config.toml"), config)?;
+        Ok(())
+    }
+
+    fn tool(&self, name: &str) -> PathBuf {
+        repository().join(".cache").join(self.generation.name()).join("usr/bin").join(name)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Which containerd it is.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The namespace that tests use.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn path(&self) -> String {
+        format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.home.join("bin").display())
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn boot(&self) -> Result<()> {
+        let log = fs::File::options().create(true).append(true).open(self.home.join("log"))?;
+        let child = Command::new(self.home.join("bin/containerd"))
+            .arg("-c")
+            .arg(self.home.join("config.toml"))
+            .env("PATH", self.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start containerd: run scripts/bootstrap")?;
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        eventually("containerd answers", || self.ctr(&["version"]).is_ok_and(|o| o.status == 0))
+    }
+
+    /// Ends the daemon, as an upgrade of it would; shims stay.
+    ///
+    /// # Errors
+    /// It cannot be ended.
+    pub fn shut_down(&self) -> Result<()> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Loads an image archive.
+    ///
+    /// # Errors
+    /// containerd does not take it.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        let archive = archive.display().to_string();
+        self.ctr(&["images", "import", &archive])?.ok().with_context(|| format!("import {archive}"))?;
+        Ok(())
+    }
+
+    /// A command line of `ctr`.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.home.join("bin/ctr"));
+        command
+            .arg("-a")
+            .arg(self.home.join("c.sock"))
+            .args(["-n", &self.namespace])
+            .args(arguments)
+            .env("PATH", self.path());
+        command
+    }
+
+    /// Runs `ctr`.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn ctr(&self, arguments: &[&str]) -> Result<Output> {
+        self.ctr_with(arguments, b"")
+    }
+
+    /// Runs `ctr` with standard input.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn ctr_with(&self, arguments: &[&str], input: &[u8]) -> Result<Output> {
+        run(&mut self.command(arguments), input, Duration::from_secs(120))
+    }
+
+    /// A name that no other container has.
+    #[must_use]
+    pub fn id(&self, what: &str) -> String {
+        format!("{what}-{}", self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// `ctr run --rm` under hardened.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn run(&self, options: &[&str], program: &[&str]) -> Result<Output> {
+        self.run_under(HARDENED, options, program, b"")
+    }
+
+    /// `ctr run --rm` under a runtime, with standard input.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn run_under(&self, runtime: &str, options: &[&str], program: &[&str], input: &[u8]) -> Result<Output> {
+        let id = self.id("run");
+        let arguments = [&["run", "--rm", "--runtime", runtime], options, &[IMAGE, &id], program].concat();
+        self.ctr_with(&arguments, input)
+    }
+
+    /// A container that runs until it is dropped.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_container(&self, options: &[&str], program: &[&str]) -> Result<Running<'_>> {
+        self.start_image(IMAGE, options, program)
+    }
+
+    /// The same, of another image.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_image(&self, image: &str, options: &[&str], program: &[&str]) -> Result<Running<'_>> {
+        let id = self.id("box");
+        // Dropped, and so removed, also where the start fails.
+        let running = Running { containerd: self, id };
+        let arguments = [&["run", "-d", "--runtime", HARDENED], options, &[image, &running.id], program].concat();
+        self.ctr(&arguments)?.ok()?;
+        Ok(running)
+    }
+
+    /// The bundle of a container.
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.home.join("state/io.containerd.runtime.v2.task").join(&self.namespace).join(id)
+    }
+
+    /// Pids of this containerd's shims, with their command lines.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn shims(&self) -> Result<BTreeMap<i32, String>> {
+        let home = self.home.display().to_string();
+        Ok(processes()?
+            .into_iter()
+            .filter(|(_, line)| line.contains("containerd-shim-hardened-v1") && line.contains(&home))
+            .collect())
+    }
+
+    /// Everything on the machine that belongs to a container: what must be empty when it is gone.
+    ///
+    /// # Errors
+    /// `/proc` or `/sys` cannot be read.
+    pub fn traces(&self, id: &str) -> Result<Vec<String>> {
+        let mut traces = Vec::new();
+        for folder in [self.bundle(id), Path::new("/run/hardened").join(&self.namespace).join(id)] {
+            if folder.exists() {
+                traces.push(folder.display().to_string());
+            }
+        }
+        let wanted = format!("/{id}");
+        for line in fs::read_to_string("/proc/self/mounts")?.lines() {
+            if line.contains(&format!("{wanted}/")) {
+                traces.push(format!("mount {line}"));
+            }
+        }
+        for controller in fs::read_dir("/sys/fs/cgroup")?.flatten() {
+            let folder = controller.path().join(&self.namespace).join(id);
+            if folder.exists() {
+                traces.push(folder.display().to_string());
+            }
+        }
+        traces.extend(self.shims()?.into_values().filter(|line| line.contains(&format!("-id {id} "))));
+        Ok(traces)
+    }
+}
+
+/// Every process and its command line.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn processes() -> Result<BTreeMap<i32, String>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            all.insert(pid, String::from_utf8_lossy(&line).replace('\0', " "));
+        }
+    }
+    Ok(all)
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let report = |what: &str, result: Result<()>| {
+            if let Err(error) = result {
+                eprintln!("{what}: {error:#}");
+            }
+        };
+        let all = || -> Result<()> {
+            for id in self.ctr(&["tasks", "ls", "-q"])?.text().lines() {
+                self.ctr(&["tasks", "delete", "-f", id])?;
+            }
+            self.shut_down()?;
+            for pid in self.shims()?.into_keys() {
+                // SAFETY: takes numbers only; the pid is of a shim that this containerd started.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            for line in fs::read_to_string("/proc/self/mounts")?.lines().rev() {
+                let at = line.split(' ').nth(1).unwrap_or_default();
+                if Path::new(at).starts_with(&self.home) || Path::new(at).starts_with(&self.root) {
+                    Command::new("umount").args(["-l", at]).status()?;
+                }
+            }
+            Ok(())
+        };
+        report("tear down containerd", all());
+        if std::env::var_os("HARDENED_KEEP").is_none() {
+            report("remove its root", fs::remove_dir_all(&self.root).map_err(Into::into));
+            report("remove its folder", fs::remove_dir_all(&self.home).map_err(Into::into));
+        }
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            // Empty by now; where it is not, the next run says so.
+            drop(fs::remove_dir(controller.path().join(&self.namespace)));
+        }
+    }
+}
+
+/// A container that is killed and deleted when dropped.
+#[derive(Debug)]
+pub struct Running<'a> {
+    containerd: &'a Containerd,
+    id: String,
+}
+
+impl Running<'_> {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Runs a program in it.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn exec(&self, program: &[&str]) -> Result<Output> {
+        self.exec_with(&[], program, b"")
+    }
+
+    /// Runs a program in it, with options and standard input.
+    ///
+    /// # Errors
+    /// It takes longer than two minutes.
+    pub fn exec_with(&self, options: &[&str], program: &[&str], input: &[u8]) -> Result<Output> {
+        let exec_id = self.containerd.id("exec");
+        let arguments = [&["tasks", "exec", "--exec-id", &exec_id], options, &[&self.id], program].concat();
+        self.containerd.ctr_with(&arguments, input)
+    }
+
+    /// Its status, as `ctr tasks ls` says it.
+    ///
+    /// # Errors
+    /// containerd does not answer.
+    pub fn status(&self) -> Result<String> {
+        let list = self.containerd.ctr(&["tasks", "ls"])?.ok()?.text();
+        let line = list.lines().find(|l| l.split_whitespace().next() == Some(&self.id));
+        Ok(line.and_then(|l| l.split_whitespace().nth(2)).unwrap_or("GONE").to_owned())
+    }
+
+    /// Pid of its init.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn pid(&self) -> Result<i32> {
+        let list = self.containerd.ctr(&["tasks", "ls"])?.ok()?.text();
+        let line = list.lines().find(|l| l.split_whitespace().next() == Some(&self.id)).context("no task")?;
+        line.split_whitespace().nth(1).and_then(|p| p.parse().ok()).context("no pid")
+    }
+
+    /// Kills and deletes it.
+    ///
+    /// # Errors
+    /// containerd does not.
+    pub fn remove(self) -> Result<()> {
+        let (containerd, id) = (self.containerd, self.id.clone());
+        drop(self);
+        eventually(&format!("nothing is left of {id}"), || containerd.traces(&id).is_ok_and(|t| t.is_empty()))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        for arguments in [&["tasks", "delete", "-f", &self.id][..], &["containers", "delete", &self.id]] {
+            // Gone already, where the test removed it.
+            drop(self.containerd.ctr(arguments));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Tries what a sandboxed process must not be able to do, and prints a JSON line for each try.
+//!
+//! `hardened-probe` runs all tries; `hardened-probe NAME...` only these; `hardened-probe --list`
+//! names them. Each runs in a child of its own, since some end in SIGSYS. A call counts as
+//! *denied* only where it fails the way a sandbox makes it fail; `EINVAL` or `EFAULT` means that
+//! the kernel's own code was reached.
+//!
+//! Static, and without anything but libc: it runs in an empty image.
+
+use std::io::Write;
+
+mod tries;
+
+/// What came of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It worked, or got as far as the kernel's own code.
+    Allowed,
+    /// It failed with this errno.
+    Denied(i32),
+    /// It was killed by this signal.
+    Killed(i32),
+    /// There is nothing here to try it on.
+    Absent,
+}
+
+/// One forbidden operation.
+struct Try {
+    name: &'static str,
+    run: fn() -> Outcome,
+}
+
+impl Outcome {
+    /// From a system call that a sandbox refuses with one of a few errnos.
+    fn of(result: libc::c_long) -> Self {
+        if result >= 0 {
+            return Self::Allowed;
+        }
+        match errno() {
+            e @ (libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EROFS | libc::EAFNOSUPPORT | libc::EXDEV) => {
+                Self::Denied(e)
+            }
+            _ => Self::Allowed,
+        }
+    }
+
+    /// From opening a file that a sandbox hides or protects.
+    fn of_open(fd: libc::c_int) -> Self {
+        match (fd >= 0, errno()) {
+            (true, _) => Self::Allowed,
+            (false, libc::ENOENT | libc::ENOTDIR) => Self::Absent,
+            (false, e) => Self::Denied(e),
+        }
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Runs a try in a child and takes its outcome from the exit status.
+fn apart(run: fn() -> Outcome) -> Outcome {
+    // SAFETY: this program has one thread, so the child may run any code.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let status = match run() {
+            Outcome::Allowed => 0,
+            Outcome::Absent => 255,
+            Outcome::Denied(errno) => errno.clamp(1, 254),
+            Outcome::Killed(_) => 254,
+        };
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a place for an int.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    if libc::WIFSIGNALED(status) {
+        return Outcome::Killed(libc::WTERMSIG(status));
+    }
+    match libc::WEXITSTATUS(status) {
+        0 => Outcome::Allowed,
+        255 => Outcome::Absent,
+        errno => Outcome::Denied(errno),
+    }
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.first().map(String::as_str) == Some("every-call") {
+        tries::every_call();
+        return;
+    }
+    let mut out = std::io::stdout();
+    for t in tries::all().iter().filter(|t| wanted.is_empty() || wanted.iter().any(|w| w == t.name || w == "--list")) {
+        if wanted.first().map(String::as_str) == Some("--list") {
+            println!("{}", t.name);
+            continue;
+        }
+        let (verdict, number) = match apart(t.run) {
+            Outcome::Allowed => ("allowed", 0),
+            Outcome::Denied(errno) => ("denied", errno),
+            Outcome::Killed(signal) => ("killed", signal),
+            Outcome::Absent => ("absent", 0),
+        };
+        let line = format!("{{\"try\":\"{}\",\"verdict\":\"{verdict}\",\"number\":{number}}}\n", t.name);
+        if out.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+    }
+}

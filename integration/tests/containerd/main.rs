@@ -1,0 +1,64 @@
+//! The shim under real containerd, of both generations.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use hardened_integration::{Containerd, Generation};
+use libtest_mimic::{Arguments, Trial};
+
+mod churn;
+mod recovery;
+mod refusals;
+mod sandbox;
+mod stdio;
+mod task;
+
+/// A named claim, tested against one containerd.
+type Test = (&'static str, fn(&Containerd) -> Result<()>);
+
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[crate::Test] = &[$((stringify!($name), $name)),*];
+    };
+}
+pub(crate) use tests;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let daemons: Vec<Arc<Containerd>> = if arguments.list {
+        Vec::new()
+    } else {
+        let started: Result<Vec<_>> = Generation::ALL.into_iter().map(|g| Containerd::start(g).map(Arc::new)).collect();
+        match started {
+            Ok(daemons) => daemons,
+            Err(error) => {
+                eprintln!("cannot start containerd: {error:#}");
+                std::process::exit(1);
+            }
+        }
+    };
+    let modules = [
+        ("task", task::TESTS),
+        ("stdio", stdio::TESTS),
+        ("sandbox", sandbox::TESTS),
+        ("refusals", refusals::TESTS),
+        ("recovery", recovery::TESTS),
+        ("churn", churn::TESTS),
+    ];
+    let mut trials = Vec::new();
+    for (at, generation) in Generation::ALL.into_iter().enumerate() {
+        for (module, tests) in modules {
+            for (name, test) in tests {
+                let daemon = daemons.get(at).cloned();
+                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || match daemon {
+                    Some(daemon) => test(&daemon).map_err(|e| format!("{e:#}").into()),
+                    None => Ok(()),
+                }));
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Torn down before the process exits, whatever the tests said.
+    drop(daemons);
+    conclusion.exit();
+}

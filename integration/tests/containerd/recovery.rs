@@ -1,0 +1,112 @@
+//! When containerd, a shim or a launcher goes away.
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::{Containerd, eventually, processes};
+
+crate::tests!(
+    a_shim_that_is_killed_is_cleaned_up,
+    a_launcher_that_is_killed_leaves_nothing,
+    containers_of_one_pod_share_a_shim,
+    // Last: it restarts the daemon that the others use. libtest-mimic may run them beside each
+    // other, so this one takes a daemon of its own.
+    a_restarted_containerd_finds_its_containers,
+);
+
+fn kill(pid: i32) {
+    // SAFETY: takes numbers only; the pid is of a process of this test's container.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+fn a_shim_that_is_killed_is_cleaned_up(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "sleep 1000 & sleep 1000"])?;
+    c.ctr(&["tasks", "exec", "-d", "--exec-id", "e", running.id(), "sleep", "1000"])?.ok()?;
+    let init = running.pid()?;
+    let shim = c.shims()?.into_iter().find(|(_, line)| line.contains(running.id())).context("no shim")?.0;
+    kill(shim);
+    eventually("init is gone", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
+    let id = running.id().to_owned();
+    drop(running);
+    eventually("nothing is left", || c.traces(&id).is_ok_and(|t| t.is_empty()))
+}
+
+fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {
+    let mut hit = 0;
+    for delay in 0..12u64 {
+        let id = c.id("cut");
+        let mut run = c.command(&[
+            "run",
+            "--rm",
+            "--runtime",
+            hardened_integration::HARDENED,
+            hardened_integration::IMAGE,
+            &id,
+            "true",
+        ]);
+        let mut run = run.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
+        // As soon as there is a launcher of ours, after a little more each time.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        'wait: while std::time::Instant::now() < end && run.try_wait()?.is_none() {
+            let shims = c.shims()?;
+            for (pid, line) in processes()? {
+                let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                let parent = parent.rsplit(')').next().and_then(|r| r.split_whitespace().nth(1)?.parse().ok());
+                let ours = parent.is_some_and(|p: i32| shims.get(&p).is_some_and(|l| l.contains(&id)));
+                if ours && line.trim_end().ends_with(" launch") {
+                    std::thread::sleep(std::time::Duration::from_micros(delay * 400));
+                    kill(pid);
+                    hit += 1;
+                    break 'wait;
+                }
+            }
+        }
+        run.wait()?;
+        c.ctr(&["tasks", "delete", "-f", &id])?;
+        c.ctr(&["containers", "delete", &id])?;
+        eventually(&format!("nothing is left of {id}"), || c.traces(&id).is_ok_and(|t| t.is_empty()))?;
+    }
+    ensure!(hit > 0, "no launcher was caught");
+    Ok(())
+}
+
+fn containers_of_one_pod_share_a_shim(c: &Containerd) -> Result<()> {
+    let pod = c.id("pod");
+    let annotation = format!("io.kubernetes.cri.sandbox-id={pod}");
+    let options = ["--annotation", annotation.as_str()];
+    let first = c.start_container(&options, &["sleep", "1000"])?;
+    let shims = c.shims()?.len();
+    let second = c.start_container(&options, &["sleep", "1000"])?;
+    let theirs: Vec<i32> = [&first, &second]
+        .iter()
+        .map(|r| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", r.pid()?))?;
+            stat.rsplit(')').next().and_then(|r| r.split_whitespace().nth(1)?.parse().ok()).context("parent")
+        })
+        .collect::<Result<_>>()?;
+    ensure!(theirs[0] == theirs[1], "two shims, {theirs:?}, of {shims}");
+    let id = first.id().to_owned();
+    drop(first);
+    eventually("the first is gone", || c.bundle(&id).exists().eq(&false))?;
+    ensure!(second.status()? == "RUNNING");
+    second.exec(&["true"])?.ok()?;
+    second.remove()
+}
+
+fn a_restarted_containerd_finds_its_containers(c: &Containerd) -> Result<()> {
+    let own = Containerd::start_beside(c)?;
+    let running = own.start_container(&[], &["sh", "-c", "while :; do echo tick; sleep 0.1; done"])?;
+    let init = running.pid()?;
+    own.shut_down()?;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    own.boot()?;
+    ensure!(running.status()? == "RUNNING" && running.pid()? == init, "{}", running.status()?);
+    ensure!(running.exec(&["echo", "still here"])?.ok()?.text() == "still here");
+    own.shut_down()?;
+    // Ends while nobody listens.
+    kill(init);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    own.boot()?;
+    eventually("it is stopped", || running.status().is_ok_and(|s| s == "STOPPED"))?;
+    let deleted = own.ctr(&["tasks", "delete", running.id()])?;
+    ensure!(deleted.status == 137, "{deleted:?}");
+    running.remove()
+}

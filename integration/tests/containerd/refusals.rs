@@ -1,0 +1,249 @@
+//! What is refused, with which words, and that a refusal leaves nothing behind.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, eventually, repository};
+use serde_json::{Value, json};
+
+crate::tests!(
+    privileged_is_refused_with_every_violation,
+    what_amounts_to_privileged_is_refused,
+    what_cannot_be_honoured_is_refused,
+    bad_input_is_answered_with_what_and_where,
+    a_program_that_cannot_run_is_told_why,
+    an_exec_beyond_the_sandbox_is_refused,
+    absent_capabilities_are_none,
+    the_shim_names_what_is_wrong_with_its_command_line,
+);
+
+/// A spec of our own, for `ctr run --config`.
+pub(crate) struct Custom<'a> {
+    c: &'a Containerd,
+    id: String,
+    file: PathBuf,
+}
+
+/// containerd's default spec for the test image's files, changed.
+pub(crate) fn spec<'a>(c: &'a Containerd, change: impl FnOnce(&mut Value)) -> Result<Custom<'a>> {
+    let id = c.id("spec");
+    let mut spec: Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+    spec["root"] = json!({"path": repository().join("target/integration/rootfs"), "readonly": true});
+    spec["process"]["args"] = json!(["/bin/true"]);
+    spec["process"]["terminal"] = json!(false);
+    spec["process"]["cwd"] = json!("/");
+    spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", c.namespace()));
+    change(&mut spec);
+    let file = c.home().join(format!("{id}.json"));
+    fs::write(&file, spec.to_string())?;
+    Ok(Custom { c, id, file })
+}
+
+impl Custom<'_> {
+    pub(crate) fn run(&self) -> Result<Output> {
+        let config = self.file.display().to_string();
+        let out = self.c.ctr(&["run", "--rm", "--runtime", HARDENED, "--config", &config, &self.id]);
+        self.c.ctr(&["containers", "delete", &self.id])?;
+        eventually(&format!("nothing is left of {}", self.id), || self.c.traces(&self.id).is_ok_and(|t| t.is_empty()))?;
+        out
+    }
+}
+
+fn refused(c: &Containerd, options: &[&str], words: &[&str]) -> Result<()> {
+    let id = c.id("refused");
+    let arguments = [&["run", "--rm", "--runtime", HARDENED], options, &[IMAGE, &id, "true"]].concat();
+    let out = c.ctr(&arguments)?;
+    ensure!(out.status != 0, "{options:?} was not refused");
+    for word in words {
+        ensure!(out.stderr.contains(word), "{options:?}: {word:?} is not in: {}", out.stderr);
+    }
+    c.ctr(&["containers", "delete", &id])?;
+    eventually(&format!("nothing is left of {id}"), || c.traces(&id).is_ok_and(|t| t.is_empty()))
+}
+
+fn privileged_is_refused_with_every_violation(c: &Containerd) -> Result<()> {
+    refused(
+        c,
+        &["--privileged"],
+        &[
+            "refused by profile baseline",
+            "process.capabilities: added:",
+            "SYS_ADMIN",
+            "linux.maskedPaths: no path of /proc is masked",
+            "mounts[/sys]: sysfs is mounted writable",
+            "linux.resources.devices: access to devices *:* of the host",
+            "run without privileged",
+        ],
+    )
+}
+
+fn what_amounts_to_privileged_is_refused(c: &Containerd) -> Result<()> {
+    refused(c, &["--cap-add", "CAP_SYS_ADMIN"], &["added: SYS_ADMIN", "securityContext.capabilities.add"])?;
+    refused(c, &["--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_BPF"], &["NET_ADMIN, BPF"])?;
+    refused(c, &["--net-host"], &["the host's network namespace", "hostNetwork: false"])?;
+    refused(c, &["--with-ns", "pid:/proc/1/ns/pid"], &["the host's pid namespace", "hostPID: false"])?;
+    refused(c, &["--with-ns", "ipc:/proc/1/ns/ipc"], &["the host's ipc namespace", "hostIPC: false"])?;
+    refused(c, &["--device", "/dev/fuse"], &["host device /dev/fuse (10:229)"])?;
+    refused(c, &["--rootfs-propagation", "shared"], &["linux.rootfsPropagation"])?;
+    for source in ["/", "/proc", "/sys", "/dev", "/run/hardened"] {
+        let mount = format!("type=bind,src={source},dst=/host,options=rbind:rw");
+        refused(c, &["--mount", &mount], &[&format!("mounts[/host]: {source} of the host is mounted")])?;
+    }
+    refused(
+        c,
+        &["--mount", "type=bind,src=/tmp,dst=/x,options=rbind:rshared"],
+        &["mounts[/x]: mounts would propagate"],
+    )?;
+    refused(c, &["--mount", "type=proc,src=proc,dst=/x,options=rw"], &["mounts[/x]: a second /proc"])?;
+    refused(c, &["--cwd", "/proc/self/fd/7"], &["process.cwd: /proc/self/fd/7 is inside /proc"])
+}
+
+fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
+    if !std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        refused(
+            c,
+            &["--apparmor-profile", "web"],
+            &["process.apparmorProfile: web is requested", "does not run AppArmor"],
+        )?;
+    }
+    refused(
+        c,
+        &["--annotation", "io.containerd.hardened.v1/profile=loose"],
+        &["there is no profile \"loose\"", "baseline, restricted"],
+    )?;
+    refused(c, &["--annotation", "io.containerd.hardened.v1/porfile=x"], &["is not an annotation of this runtime"])?;
+    let label = spec(c, |s| s["process"]["selinuxLabel"] = json!("system_u:system_r:container_t:s0"))?.run()?;
+    ensure!(
+        label.stderr.contains("process.selinuxLabel") && label.stderr.contains("does not run SELinux"),
+        "{label:?}"
+    );
+    let notify = spec(c, |s| s["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY"}))?.run()?;
+    ensure!(notify.stderr.contains("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY"), "{notify:?}");
+    let sysctl = spec(c, |s| s["linux"]["sysctl"] = json!({"kernel.msgmax": "1"}))?.run()?;
+    ensure!(sysctl.stderr.contains("linux.sysctl[kernel.msgmax]"), "{sysctl:?}");
+    let systemd = spec(c, |s| s["linux"]["cgroupsPath"] = json!("system.slice:a:b"))?.run()?;
+    ensure!(systemd.stderr.contains("systemd cgroup driver is not supported"), "{systemd:?}");
+    let hook = spec(c, |s| s["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]}))?.run()?;
+    ensure!(hook.stderr.contains("hooks.startContainer: would run outside of the sandbox"), "{hook:?}");
+    Ok(())
+}
+
+fn bad_input_is_answered_with_what_and_where(c: &Containerd) -> Result<()> {
+    type Change = fn(&mut Value);
+    let table: &[(&str, Change, &[&str])] = &[
+        ("no process", |s| s["process"] = Value::Null, &["process"]),
+        ("no linux section", |s| s["linux"] = Value::Null, &["linux"]),
+        ("no root", |s| s["root"] = Value::Null, &["root: missing"]),
+        ("no arguments", |s| s["process"]["args"] = json!([]), &["process.args: no program to run"]),
+        ("an empty program", |s| s["process"]["args"] = json!([""]), &["process.args: no program to run"]),
+        (
+            "a NUL in an argument",
+            |s| s["process"]["args"] = json!(["/bin/echo", "a\u{0}b"]),
+            &["process.args[1]: contains a NUL byte"],
+        ),
+        (
+            "a NUL in the environment",
+            |s| s["process"]["env"] = json!(["A=a\u{0}"]),
+            &["process.env[0]: contains a NUL byte"],
+        ),
+        ("a relative cwd", |s| s["process"]["cwd"] = json!("tmp"), &["process.cwd", "is not an absolute path"]),
+        ("a missing cwd", |s| s["process"]["cwd"] = json!("/nowhere"), &["cwd: chdir to /nowhere: No such file"]),
+        ("a root that is missing", |s| s["root"]["path"] = json!("/nowhere"), &["root file system /nowhere"]),
+        ("a root that is the host's", |s| s["root"]["path"] = json!("/"), &["root file system / is the host's"]),
+        (
+            "an unknown capability",
+            |s| s["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]),
+            &["is not an OCI spec", "CAP_FLY"],
+        ),
+        ("a number for a string", |s| s["process"]["cwd"] = json!(7), &["is not an OCI spec"]),
+        ("a cgroup outside", |s| s["linux"]["cgroupsPath"] = json!("/a/../../b"), &["cgroupsPath"]),
+        (
+            "three megabytes of environment",
+            |s| s["process"]["env"] = json!([format!("A={}", "x".repeat(3 << 20))]),
+            &["process.args and process.env"],
+        ),
+        (
+            "an absurd limit",
+            |s| s["process"]["rlimits"] = json!([{"type": "RLIMIT_FLY", "hard": 1, "soft": 1}]),
+            &["RLIMIT_FLY"],
+        ),
+    ];
+    for (what, change, words) in table {
+        let out = spec(c, change)?.run().with_context(|| (*what).to_owned())?;
+        ensure!(out.status != 0, "{what} was taken");
+        for word in *words {
+            ensure!(out.stderr.contains(word), "{what}: {word:?} is not in: {}", out.stderr);
+        }
+    }
+    // A root that is a symbolic link to the host's.
+    let link = c.home().join(c.id("link"));
+    std::os::unix::fs::symlink("/", &link)?;
+    let out = spec(c, |s| s["root"]["path"] = json!(link))?.run()?;
+    ensure!(out.status != 0 && out.stderr.contains("symbolic link"), "{out:?}");
+    for id in ["a/b", "..", &"x".repeat(300)] {
+        let out = c.ctr(&["run", "--rm", "--runtime", HARDENED, IMAGE, id, "true"])?;
+        ensure!(out.status != 0, "id {id} was taken");
+    }
+    Ok(())
+}
+
+fn a_program_that_cannot_run_is_told_why(c: &Containerd) -> Result<()> {
+    for (program, words) in [
+        ("no-such", "\"no-such\": executable file not found in $PATH"),
+        ("/bin/no-such", "\"/bin/no-such\" does not exist in the container"),
+        ("/etc/passwd", "\"/etc/passwd\" is not executable"),
+        ("/etc", "\"/etc\" is not a file"),
+        ("./relative", "\"./relative\" does not exist"),
+        ("/bad/script", "its interpreter or dynamic loader is missing"),
+        ("/bad/foreign", "it is for another architecture, or a script without #!"),
+    ] {
+        let out = c.run(&[], &[program])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{program}: {out:?}");
+        let running = c.start_container(&[], &["sleep", "1000"])?;
+        let out = running.exec(&[program])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "exec of {program}: {out:?}");
+        running.remove()?;
+    }
+    Ok(())
+}
+
+fn an_exec_beyond_the_sandbox_is_refused(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let out = running.exec_with(&["--cwd", "/proc/self/fd/3"], &["true"], b"")?;
+    ensure!(out.status != 0 && out.stderr.contains("process.cwd"), "{out:?}");
+    let out = running.exec_with(&["--cwd", "/nowhere"], &["true"], b"")?;
+    ensure!(out.status != 0 && out.stderr.contains("cwd: chdir to /nowhere: No such file"), "{out:?}");
+    ensure!(running.status()? == "RUNNING");
+    running.remove()
+}
+
+fn absent_capabilities_are_none(c: &Containerd) -> Result<()> {
+    let change = |s: &mut Value| {
+        s["process"]["capabilities"] = Value::Null;
+        s["process"]["noNewPrivileges"] = json!(false);
+        s["process"]["args"] = json!(["/bin/grep", "-E", "^(Cap|NoNew)", "/proc/self/status"]);
+    };
+    let out = spec(c, change)?.run()?.ok()?.text();
+    ensure!(out.matches("0000000000000000").count() == 5 && out.contains("NoNewPrivs:\t1"), "{out}");
+    Ok(())
+}
+
+fn the_shim_names_what_is_wrong_with_its_command_line(c: &Containerd) -> Result<()> {
+    let shim = c.home().join("bin/containerd-shim-hardened-v1");
+    for (arguments, words) in [
+        (&["-namespace", "n", "-id", "a/b", "start"][..], "-id: \"a/b\""),
+        (&["-namespace", "", "-id", "a", "start"], "-namespace: is empty"),
+        (&["-namespace", "n", "-id", "a", "fly"], "action \"fly\": expected start or delete"),
+        (&["-namespace", "n", "-id", "a"], "no action given"),
+        (&["-unknown"], "command line"),
+    ] {
+        let mut command = std::process::Command::new(&shim);
+        let out = hardened_integration::run(command.args(arguments), b"", std::time::Duration::from_secs(10))?;
+        ensure!(out.status == 1 && out.stderr.contains(words), "{arguments:?}: {out:?}");
+    }
+    let mut command = std::process::Command::new(&shim);
+    let out = hardened_integration::run(command.arg("-v"), b"", std::time::Duration::from_secs(10))?.ok()?;
+    ensure!(out.text().contains("0.1.0"), "{out:?}");
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! What a process in the sandbox can and cannot do.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::{Containerd, Output, RUNC, repository};
+
+crate::tests!(
+    nothing_forbidden_succeeds,
+    init_and_exec_get_the_same_sandbox,
+    every_call_of_the_table_gets_the_profiles_answer,
+    a_profile_of_the_spec_narrows_the_filter,
+    containerds_default_profile_does_not_let_user_namespaces_through,
+    system_folders_stay_writable_where_a_volume_is_mounted,
+    read_only_mounts_stay_read_only,
+    restricted_does_not_execute_from_writable_places,
+    exec_cannot_look_into_init,
+    no_descriptor_leaks,
+    the_environment_is_the_specs_with_home_and_path,
+    signals_and_resources_are_as_usual,
+    the_session_keyring_is_fresh,
+    the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe,
+    modules_of_the_image_do_not_run_in_the_runtime,
+    the_shim_is_one_static_binary,
+);
+
+const RESTRICTED: [&str; 2] = ["--annotation", "io.containerd.hardened.v1/profile=restricted"];
+
+/// Verdicts by operation.
+type Verdicts = BTreeMap<String, String>;
+
+fn verdicts(out: Output) -> Result<Verdicts> {
+    let out = out.ok()?;
+    out.text()
+        .lines()
+        .map(|line| {
+            let try_: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            let name = try_["try"].as_str().context("no name")?.to_owned();
+            Ok((name, format!("{} {}", try_["verdict"].as_str().unwrap_or_default(), try_["number"])))
+        })
+        .collect()
+}
+
+fn nothing_forbidden_succeeds(c: &Containerd) -> Result<()> {
+    let mut table: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut note = |column: &str, verdicts: Verdicts| {
+        for (name, verdict) in verdicts {
+            table.entry(name).or_default().insert(column.to_owned(), verdict);
+        }
+    };
+    for user in ["0:0", "1000:1000"] {
+        let runc = c.run_under(RUNC, &["--seccomp", "--user", user], &["hardened-probe"], b"")?;
+        note(&format!("runc {user}"), verdicts(runc)?);
+        for (profile, options) in [("baseline", &[][..]), ("restricted", &RESTRICTED)] {
+            let options = [options, &["--user", user]].concat();
+            let init = verdicts(c.run(&options, &["hardened-probe"])?)?;
+            let running = c.start_container(&options, &["sleep", "1000"])?;
+            let exec = verdicts(running.exec(&["hardened-probe"])?)?;
+            running.remove()?;
+            for (place, verdicts) in [("init", init), ("exec", exec)] {
+                ensure!(verdicts.len() >= 100, "only {} operations were tried", verdicts.len());
+                let wrong: Vec<_> = verdicts.iter().filter(|(_, v)| v.starts_with("allowed")).collect();
+                ensure!(wrong.is_empty(), "{place} as {user} under {profile}: {wrong:?}");
+                note(&format!("{profile} {place} {user}"), verdicts);
+            }
+        }
+    }
+    // The contrast must be one: runc lets a good part through.
+    let allowed = table.values().filter(|row| row.get("runc 0:0").is_some_and(|v| v.starts_with("allowed"))).count();
+    ensure!(allowed >= 20, "runc as root allows only {allowed} of the operations");
+    write_table(c, &table)
+}
+
+/// The table *operation × runtime × verdict*, whole.
+fn write_table(c: &Containerd, table: &BTreeMap<String, BTreeMap<String, String>>) -> Result<()> {
+    let columns: Vec<&String> = table.values().next().context("empty")?.keys().collect();
+    let mut text = format!("operation\t{}\n", columns.iter().map(|c| c.as_str()).collect::<Vec<_>>().join("\t"));
+    for (name, row) in table {
+        let cells: Vec<&str> = columns.iter().map(|c| row.get(*c).map_or("-", String::as_str)).collect();
+        text.push_str(&format!("{name}\t{}\n", cells.join("\t")));
+    }
+    let file = repository().join("target/integration").join(format!("verdicts-{}.tsv", c.generation().name()));
+    fs::write(&file, text).with_context(|| file.display().to_string())
+}
+
+fn init_and_exec_get_the_same_sandbox(c: &Containerd) -> Result<()> {
+    let show = "grep -E '^(Cap|NoNew|Seccomp)' /proc/self/status";
+    for (options, capabilities) in [(&[][..], "00000000000005fb"), (&RESTRICTED, "0000000000000400")] {
+        let init = c.run(options, &["sh", "-c", show])?.ok()?.text();
+        let running = c.start_container(options, &["sleep", "1000"])?;
+        let exec = running.exec(&["sh", "-c", show])?.ok()?.text();
+        running.remove()?;
+        ensure!(init == exec, "init:\n{init}\nexec:\n{exec}");
+        for line in [
+            "NoNewPrivs:\t1".to_owned(),
+            "Seccomp:\t2".to_owned(),
+            "Seccomp_filters:\t1".to_owned(),
+            format!("CapBnd:\t{capabilities}"),
+            format!("CapPrm:\t{capabilities}"),
+            format!("CapEff:\t{capabilities}"),
+            "CapInh:\t0000000000000000".to_owned(),
+            "CapAmb:\t0000000000000000".to_owned(),
+        ] {
+            ensure!(init.contains(&line), "{line:?} is not in:\n{init}");
+        }
+    }
+    Ok(())
+}
+
+/// Calls that are answered by more than the filter: they need no argument, or end the caller.
+const UNANSWERED: [&str; 8] = ["exit", "exit_group", "rt_sigreturn", "fork", "vfork", "pause", "uprobe", "uretprobe"];
+
+fn every_call_of_the_table_gets_the_profiles_answer(c: &Containerd) -> Result<()> {
+    use hardened_sandbox::profile::Profile;
+    use hardened_sandbox::seccomp::{Action, Arch};
+
+    let arch = Arch::native().context("no filter for this architecture")?;
+    let free = c.run_under(RUNC, &[], &["hardened-probe", "every-call"], b"")?.ok()?.text();
+    for (profile, options) in [(Profile::BASELINE, &[][..]), (Profile::RESTRICTED, &RESTRICTED)] {
+        let filter = profile.seccomp(arch);
+        let out = c.run(options, &["hardened-probe", "every-call"])?.ok()?.text();
+        ensure!(out.lines().count() == 600, "{out}");
+        for (line, unfiltered) in out.lines().zip(free.lines()) {
+            let (number, errno) = line.split_once(' ').context("line")?;
+            let number: u32 = number.parse()?;
+            let name = arch.name(number).unwrap_or("none");
+            if UNANSWERED.contains(&name) {
+                continue;
+            }
+            match filter.decide(number, &[u64::MAX; 6]) {
+                // The kernel's own answer; without rights it may be EPERM too, but never ENOSYS
+                // for a call that it has.
+                Action::Allow | Action::Log => {
+                    ensure!(
+                        errno != "38" || unfiltered.ends_with(" 38"),
+                        "{name} ({number}) is allowed, and got ENOSYS"
+                    );
+                }
+                Action::Errno(wanted) => {
+                    ensure!(errno == wanted.to_string(), "{name} ({number}): {errno} instead of {wanted}");
+                }
+                other => anyhow::bail!("{name}: {other:?}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn a_profile_of_the_spec_narrows_the_filter(c: &Containerd) -> Result<()> {
+    let profile = c.home().join(c.id("profile.json"));
+    let deny = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["sethostname", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 122}],
+    });
+    fs::write(&profile, deny.to_string())?;
+    let options = ["--seccomp", "--seccomp-profile", &profile.display().to_string()];
+    // Its own denial holds, for exec too, and it gives nothing back: the mount API stays closed.
+    let program = [
+        "sh",
+        "-c",
+        "mkdir /tmp/x; hardened-probe 'mount tmpfs' 'unshare CLONE_NEWUSER'; grep filters /proc/self/status",
+    ];
+    let running = c.start_container(&options, &["sleep", "1000"])?;
+    for out in [c.run(&options, &program)?, running.exec(&program)?] {
+        ensure!(out.stderr.contains("Disk quota exceeded") || out.stderr.contains("Quota exceeded"), "{out:?}");
+        ensure!(out.text().matches("\"denied\"").count() == 2, "{out:?}");
+    }
+    running.remove()
+}
+
+fn containerds_default_profile_does_not_let_user_namespaces_through(c: &Containerd) -> Result<()> {
+    let out = c.run(&["--seccomp"], &["hardened-probe", "clone CLONE_NEWUSER", "unshare CLONE_NEWUSER", "clone3"])?;
+    let verdicts = verdicts(out)?;
+    ensure!(verdicts.values().all(|v| v.starts_with("denied")) && verdicts.len() == 3, "{verdicts:?}");
+    Ok(())
+}
+
+fn system_folders_stay_writable_where_a_volume_is_mounted(c: &Containerd) -> Result<()> {
+    let volume = c.home().join(c.id("volume"));
+    fs::create_dir_all(&volume)?;
+    let mount = |at: &str| format!("type=bind,src={},dst={at},options=rbind:rw", volume.display());
+    let out = c.run(
+        // The second lies behind a symbolic link of the image's.
+        &["--mount", &mount("/usr/share/www"), "--mount", &mount("/evil/share/www2")],
+        &["sh", "-c", "touch /usr/share/www/a /usr/share/www2/b && ! touch /usr/share/c && ! touch /usr/d"],
+    )?;
+    out.ok()?;
+    ensure!(volume.join("a").exists() && volume.join("b").exists());
+    Ok(())
+}
+
+fn read_only_mounts_stay_read_only(c: &Containerd) -> Result<()> {
+    let volume = c.home().join(c.id("volume"));
+    fs::create_dir_all(&volume)?;
+    let mount = format!("type=bind,src={},dst=/data,options=rbind:ro", volume.display());
+    let program = "! touch /data/x && ! mount -o remount,rw /data && ! umount /data && ! touch /data/x";
+    c.run(&["--mount", &mount], &["sh", "-c", program])?.ok()?;
+    c.run(&["--read-only"], &["sh", "-c", "! touch /tmp/x && ! touch /x && touch /dev/shm/x"])?.ok()?;
+    Ok(())
+}
+
+fn restricted_does_not_execute_from_writable_places(c: &Containerd) -> Result<()> {
+    let volume = c.home().join(c.id("volume"));
+    fs::create_dir_all(&volume)?;
+    let mount = format!("type=bind,src={},dst=/srv/data,options=rbind:rw", volume.display());
+    let program = "for d in /tmp /var/tmp /dev/shm /srv/data; do cp /bin/busybox $d/echo && $d/echo ran $d; done; \
+                   echo end; /bin/echo from the image";
+    let options = [&RESTRICTED[..], &["--mount", &mount]].concat();
+    let out = c.run(&options, &["sh", "-c", program])?;
+    ensure!(!out.text().contains("ran") && out.text().ends_with("end\nfrom the image"), "{out:?}");
+    // The default lets it: build tools and self-extracting programs do it.
+    let out = c.run(&["--mount", &mount], &["sh", "-c", program])?.ok()?;
+    ensure!(out.text().contains("ran /tmp") && out.text().contains("ran /srv/data"), "{out:?}");
+    Ok(())
+}
+
+fn exec_cannot_look_into_init(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&["--env", "SECRET=x"], &["sleep", "1000"])?;
+    let program = "for f in environ root/etc exe cwd maps; do ls /proc/1/$f >/dev/null 2>&1 && cat /proc/1/$f \
+                   >/dev/null 2>&1 && echo open $f; done; kill -0 1 && echo signals";
+    let out = running.exec(&["sh", "-c", program])?;
+    ensure!(out.text() == "signals", "{out:?}");
+    running.remove()
+}
+
+fn no_descriptor_leaks(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "ls -l /proc/1/fd; exec sleep 1000"])?;
+    let init = fs::read_dir(format!("/proc/{}/fd", running.pid()?))?.count();
+    ensure!(init == 3, "init has {init} descriptors");
+    let out = running.exec(&["sh", "-c", "ls -l /proc/self/fd 2>/dev/null; true"])?.ok()?;
+    // The folder that ls lists is a fourth, and closed by the time that it looks where it leads.
+    ensure!(out.text().lines().filter(|l| l.contains("->")).count() == 3, "{}", out.text());
+    running.remove()
+}
+
+fn the_environment_is_the_specs_with_home_and_path(c: &Containerd) -> Result<()> {
+    let out = c.run(&["--env", "A=1=2", "--user", "1000:1000"], &["env"])?.ok()?;
+    let lines: Vec<String> = out.text().lines().map(str::to_owned).collect();
+    for line in ["A=1=2", "HOME=/home/user", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] {
+        ensure!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
+    }
+    ensure!(!lines.iter().any(|l| l.contains("LISTEN_FDS") || l.contains("TTRPC")), "{lines:?}");
+    Ok(())
+}
+
+fn signals_and_resources_are_as_usual(c: &Containerd) -> Result<()> {
+    let out = c.run(&[], &["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"])?.ok()?.text();
+    ensure!(out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000", "{out}");
+    Ok(())
+}
+
+fn the_session_keyring_is_fresh(c: &Containerd) -> Result<()> {
+    // Readable from outside only: keyctl is denied inside. The link is in /proc/keys of init's user.
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let out = running.exec(&["hardened-probe", "keyctl", "add_key", "request_key"])?;
+    ensure!(verdicts(out)?.values().all(|v| v == "denied 1"));
+    running.remove()
+}
+
+fn the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe(c: &Containerd) -> Result<()> {
+    let before = fs::read(c.home().join("bin/containerd-shim-hardened-v1"))?;
+    for program in [&["/proc/self/exe", "-v"][..], &["/proc/self/exe"]] {
+        let out = c.run(&[], program)?;
+        ensure!(out.status != 0 && !out.text().contains("containerd-shim"), "{out:?}");
+    }
+    ensure!(fs::read(c.home().join("bin/containerd-shim-hardened-v1"))? == before, "the host's binary changed");
+    Ok(())
+}
+
+/// The image's `nsswitch.conf` names a module that would leave a mark when it is loaded.
+fn modules_of_the_image_do_not_run_in_the_runtime(c: &Containerd) -> Result<()> {
+    let out = c.run(&["--user", "4711:4711"], &["sh", "-c", "ls /tmp /var/tmp; env | grep HOME"])?.ok()?;
+    ensure!(out.text() == "/tmp:\n\n/var/tmp:\nHOME=/", "{out:?}");
+    Ok(())
+}
+
+fn the_shim_is_one_static_binary(c: &Containerd) -> Result<()> {
+    let binary = fs::read(c.home().join("bin/containerd-shim-hardened-v1"))?;
+    // An interpreter is what makes a binary dynamic.
+    let dynamic = binary.windows(9).any(|w| w == b"/ld-linux" || w == b"/lib/ld-m");
+    ensure!(!dynamic, "the shim has a dynamic loader");
+    Ok(())
+}

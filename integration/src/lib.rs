@@ -380,6 +380,15 @@ impl Containerd {
             .collect())
     }
 
+    /// Waits until nothing of a container is on the machine.
+    ///
+    /// # Errors
+    /// Something is left: it is named.
+    pub fn nothing_left(&self, id: &str) -> Result<()> {
+        eventually(&format!("nothing is left of {id}"), || self.traces(id).is_ok_and(|t| t.is_empty()))
+            .with_context(|| format!("{:#?}", self.traces(id).unwrap_or_default()))
+    }
+
     /// Everything on the machine that belongs to a container: what must be empty when it is gone.
     ///
     /// # Errors
@@ -518,7 +527,7 @@ impl Running<'_> {
     pub fn remove(self) -> Result<()> {
         let (containerd, id) = (self.containerd, self.id.clone());
         drop(self);
-        eventually(&format!("nothing is left of {id}"), || containerd.traces(&id).is_ok_and(|t| t.is_empty()))
+        containerd.nothing_left(&id)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,27 @@ use crate::reaper::Exit;
 /// hangs in the kernel needs it.
 const STRAGGLERS: Duration = Duration::from_secs(10);
 
+/// libcontainer leaves a socket behind for every exec; the last of several that are launched at
+/// once removes them.
+#[derive(Debug)]
+pub(crate) struct Launching<'a>(&'a Container);
+
+impl Drop for Launching<'_> {
+    fn drop(&mut self) {
+        if self.0.launching.fetch_sub(1, Ordering::Relaxed) != 1 {
+            return;
+        }
+        let runtime = crate::state::runtime_root(&self.0.folder).join(&self.0.id);
+        for entry in std::fs::read_dir(runtime).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(|n| n.starts_with("tenant-"))
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                log::warn!("remove {}: {error}", entry.path().display());
+            }
+        }
+    }
+}
+
 /// A container of this shim.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -37,6 +58,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     paused: AtomicBool,
+    launching: AtomicUsize,
     oom: Mutex<Option<AbortHandle>>,
 }
 
@@ -61,6 +83,7 @@ impl Container {
             init,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
+            launching: AtomicUsize::new(0),
             oom: Mutex::default(),
         }
     }
@@ -107,6 +130,12 @@ impl Container {
 
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// To be held while an exec is launched.
+    pub(crate) fn launching(&self) -> Launching<'_> {
+        self.launching.fetch_add(1, Ordering::Relaxed);
+        Launching(self)
     }
 
     /// Tells containerd of OOM kills from now on.

@@ -37,7 +37,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     }
     let bundle = Path::new(&request.bundle);
     let spec = read_spec(bundle)?;
-    let facts = host::facts(&spec);
+    let facts = host::facts(&spec)?;
     let mut spec = spec;
     place(&mut spec, bundle, &shim.namespace, &request.id)?;
 
@@ -61,7 +61,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         Ok(launched) => launched,
         Err(fault) => {
             // libcontainer cleans up after itself, unless it was killed.
-            undo(&cgroup).await;
+            undo(shim, &cgroup, &request.id).await;
             return Err(fault);
         }
     };
@@ -183,15 +183,16 @@ pub(crate) async fn launch_with_streams(
     streams: &Streams,
     process: Option<&oci_spec::runtime::Process>,
 ) -> Result<(Launched, Io)> {
+    let tag = launcher::tag(&shim.namespace, &message.id);
     if !streams.terminal {
         let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
         let (io, ends) = Io::pipes(streams, uid, gid)?;
-        let launched = launcher::launch(&shim.program, &shim.reaper, &message, Some(ends)).await?;
+        let launched = launcher::launch(&shim.program, &shim.reaper, &tag, &message, Some(ends)).await?;
         return Ok((launched, io));
     }
     let console = Console::listen(folder, &format!("console-{}.sock", shim.next()))?;
     message.console = Some(console.path().to_owned());
-    let launching = launcher::launch(&shim.program, &shim.reaper, &message, None);
+    let launching = launcher::launch(&shim.program, &shim.reaper, &tag, &message, None);
     // The launcher's own error says more than "no terminal came".
     let (launched, master) = tokio::join!(launching, console.receive());
     let (launched, master) = (launched?, master?);
@@ -204,11 +205,13 @@ pub(crate) async fn launch_with_streams(
 }
 
 /// Ends and removes what a failed create left.
-async fn undo(cgroup: &Cgroup) {
-    let undone = match cgroup.kill_all().await {
-        Ok(()) => cgroup.remove(),
-        Err(error) => Err(error),
+async fn undo(shim: &Shim, cgroup: &Cgroup, id: &str) {
+    let undone = async {
+        launcher::end_strays(&shim.namespace, id)?;
+        cgroup.kill_all().await?;
+        cgroup.remove()
     };
+    let undone = undone.await;
     if let Err(error) = undone {
         log::error!("after a failed create: {error:#}");
     }

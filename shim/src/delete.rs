@@ -11,6 +11,7 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use crate::cgroup::Cgroup;
 use crate::events::timestamp;
+use crate::launcher;
 use crate::state::{self, Record, StateDir};
 use crate::sys;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             response.pid = u32::try_from(record.pid).unwrap_or(0);
             kill_init(record);
         }
+        launcher::end_strays(&flags.namespace, &flags.id)?;
         let cgroup = record.map_or_else(|| cgroup_of(state.path()), |r| Some(r.cgroup));
         if let Some(path) = cgroup {
             let cgroup = Cgroup::new(&path, &flags.id);

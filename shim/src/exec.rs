@@ -99,8 +99,10 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         plan: admission.plan().clone(),
         console: None,
     };
+    let launching = container.launching();
     let launched =
         launch_with_streams(shim, message, &container.folder, &process.streams, Some(admission.process())).await;
+    drop(launching);
     std::fs::remove_file(&file).context("remove the exec's process file")?;
     let (launched, io) = launched?;
     process.launched(launched.pid, io);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use anyhow::Context;
 use hardened_sandbox::{Facts, Host};
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -59,16 +60,24 @@ fn hard_limits() -> BTreeMap<String, u64> {
 }
 
 /// Which namespaces that the spec joins by path are the host's own.
-pub(crate) fn facts(spec: &Spec) -> Facts {
-    let joined = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten();
-    let host_namespaces =
-        joined.filter(|n| n.path().as_ref().is_some_and(|path| is_own(n.typ(), path))).map(|n| n.typ()).collect();
-    Facts { host_namespaces }
+///
+/// # Errors
+/// A path that cannot be looked at: it might be one of them.
+pub(crate) fn facts(spec: &Spec) -> anyhow::Result<Facts> {
+    let mut facts = Facts::default();
+    for namespace in spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
+        if let Some(path) = namespace.path()
+            && is_own(namespace.typ(), path)
+                .with_context(|| format!("config.json: linux.namespaces: look at {}", path.display()))?
+        {
+            facts.host_namespaces.push(namespace.typ());
+        }
+    }
+    Ok(facts)
 }
 
-/// Whether a path leads to this process's own namespace. One that cannot be looked at is left to
-/// the runtime, which will fail to join it.
-fn is_own(kind: LinuxNamespaceType, path: &Path) -> bool {
+/// Whether a path leads to this process's own namespace.
+fn is_own(kind: LinuxNamespaceType, path: &Path) -> std::io::Result<bool> {
     let name = match kind {
         LinuxNamespaceType::Mount => "mnt",
         LinuxNamespaceType::Cgroup => "cgroup",
@@ -79,7 +88,6 @@ fn is_own(kind: LinuxNamespaceType, path: &Path) -> bool {
         LinuxNamespaceType::Network => "net",
         LinuxNamespaceType::Time => "time",
     };
-    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let theirs = identity(path);
-    theirs.is_some() && theirs == identity(&Path::new("/proc/self/ns").join(name))
+    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    Ok(identity(path)? == identity(&Path::new("/proc/self/ns").join(name))?)
 }

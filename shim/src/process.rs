@@ -37,6 +37,8 @@ struct Inner {
     /// 0 before there is one.
     pid: i32,
     io: Option<Io>,
+    /// CloseIO may come while the process is still being launched.
+    stdin_closed: bool,
 }
 
 impl Process {
@@ -59,8 +61,12 @@ impl Process {
 
     pub(crate) fn launched(&self, pid: i32, io: Io) {
         let mut inner = self.inner();
+        let closed = inner.stdin_closed;
         inner.pid = pid;
-        inner.io = Some(io);
+        let io = inner.io.insert(io);
+        if closed {
+            io.close_stdin();
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -119,6 +125,15 @@ impl Process {
             Phase::Starting => "being started",
             Phase::Running => "running",
             Phase::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Ends stdin as soon as its other writers do.
+    pub(crate) fn close_stdin(&self) {
+        let mut inner = self.inner();
+        inner.stdin_closed = true;
+        if let Some(io) = inner.io.as_mut() {
+            io.close_stdin();
         }
     }
 

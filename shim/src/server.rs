@@ -34,6 +34,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
 
 fn serve(flags: &Flags) -> Result<()> {
     let listener = take_listener().context("take over the listening socket")?;
+    // The bundle is of the pod's first container, and may go before the others.
+    std::env::set_current_dir("/").context("chdir to /")?;
     sys::set_subreaper().context("become a subreaper")?;
     // One thread: a shim waits most of its life, and its memory is paid for each pod.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;

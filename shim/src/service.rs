@@ -392,7 +392,7 @@ impl Task for Service {
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
         let process = self.0.container(&request.id)?.process(&request.exec_id)?;
         if request.stdin {
-            process.with_io(crate::stdio::Io::close_stdin);
+            process.close_stdin();
         }
         Ok(Empty::new())
     }

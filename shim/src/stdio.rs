@@ -15,8 +15,9 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::unistd::{Gid, Uid};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::fault::{Fault, Result};
@@ -345,26 +346,29 @@ impl Console {
     pub(crate) async fn receive(self) -> Result<OwnedFd> {
         let take = async {
             let (socket, _) = self.listener.accept().await?;
-            socket.readable().await?;
-            let mut name = [0; 64];
-            let mut control = nix::cmsg_space!([i32; 1]);
-            let mut buffers = [io::IoSliceMut::new(&mut name)];
-            let message =
-                recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-            for control in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(descriptors) = control {
-                    if let Some(master) = descriptors.into_iter().map(sys::adopt).next() {
-                        return Ok(master);
-                    }
-                }
-            }
-            Err(io::Error::other("no descriptor came with it"))
+            socket.async_io(Interest::READABLE, || receive_descriptor(&socket)).await
         };
         match tokio::time::timeout(CONSOLE, take).await {
             Ok(result) => result.map_err(|e| fault("receive the terminal", &e)),
             Err(_) => Err(fault("receive the terminal", &io::Error::from(ErrorKind::TimedOut))),
         }
     }
+}
+
+fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut name = [0; 64];
+    let mut control = nix::cmsg_space!([i32; 1]);
+    let mut buffers = [io::IoSliceMut::new(&mut name)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut buffers, Some(&mut control), flags)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control
+            && let Some(master) = descriptors.into_iter().map(sys::adopt).next()
+        {
+            return Ok(master);
+        }
+    }
+    Err(io::Error::other("no descriptor came with it"))
 }
 
 impl Drop for Console {

@@ -26,7 +26,7 @@ fn a_shim_that_is_killed_is_cleaned_up(c: &Containerd) -> Result<()> {
     eventually("init is gone", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
     let id = running.id().to_owned();
     drop(running);
-    eventually("nothing is left", || c.traces(&id).is_ok_and(|t| t.is_empty()))
+    c.nothing_left(&id)
 }
 
 fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {
@@ -51,7 +51,7 @@ fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {
                 let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 let parent = parent.rsplit(')').next().and_then(|r| r.split_whitespace().nth(1)?.parse().ok());
                 let ours = parent.is_some_and(|p: i32| shims.get(&p).is_some_and(|l| l.contains(&id)));
-                if ours && line.trim_end().ends_with(" launch") {
+                if ours && line.contains(" launch ") {
                     std::thread::sleep(std::time::Duration::from_micros(delay * 400));
                     kill(pid);
                     hit += 1;
@@ -62,7 +62,7 @@ fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {
         run.wait()?;
         c.ctr(&["tasks", "delete", "-f", &id])?;
         c.ctr(&["containers", "delete", &id])?;
-        eventually(&format!("nothing is left of {id}"), || c.traces(&id).is_ok_and(|t| t.is_empty()))?;
+        c.nothing_left(&id)?;
     }
     ensure!(hit > 0, "no launcher was caught");
     Ok(())
@@ -105,8 +105,7 @@ fn a_restarted_containerd_finds_its_containers(c: &Containerd) -> Result<()> {
     kill(init);
     std::thread::sleep(std::time::Duration::from_millis(300));
     own.boot()?;
-    eventually("it is stopped", || running.status().is_ok_and(|s| s == "STOPPED"))?;
-    let deleted = own.ctr(&["tasks", "delete", running.id()])?;
-    ensure!(deleted.status == 137, "{deleted:?}");
+    // containerd takes a shim without processes for one that leaked, and deletes it.
+    eventually("it is not running", || running.status().is_ok_and(|s| s == "STOPPED" || s == "GONE"))?;
     running.remove()
 }

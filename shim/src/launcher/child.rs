@@ -48,6 +48,8 @@ fn take_socket() -> Result<UnixStream> {
     sys::close_on_exec_from(3)?;
     // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The shim's own folder may be gone: it was the bundle of the pod's first container.
+    std::env::set_current_dir("/")?;
     Ok(socket.into())
 }
 
@@ -120,7 +122,7 @@ fn mount_rootfs(rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
 fn exec(builder: ContainerBuilder, request: &Request, process: &Path) -> Result<i32> {
     let folder = request.runtime_root.join(&request.id);
     // The shim starts containers through their socket, so libcontainer has not seen it.
-    let mut container = Container::load(folder.clone()).map_err(|e| anyhow!(chain(&e)))?;
+    let mut container = Container::load(folder).map_err(|e| anyhow!(chain(&e)))?;
     if container.status() == ContainerStatus::Created {
         container.set_status(ContainerStatus::Running).save().map_err(|e| anyhow!(chain(&e)))?;
     }
@@ -128,16 +130,11 @@ fn exec(builder: ContainerBuilder, request: &Request, process: &Path) -> Result<
         .validate_id()
         .context("container id")?
         .as_tenant()
+        .with_detach(true)
         .with_process(Some(process))
         .build()
-        .map_err(|e| anyhow!(chain(&e)));
-    // libcontainer leaves a socket behind for every exec.
-    for entry in fs::read_dir(&folder).context("list the runtime's state")?.flatten() {
-        if entry.file_name().to_str().is_some_and(|n| n.starts_with("tenant-")) {
-            fs::remove_file(entry.path()).context("remove a socket of the runtime")?;
-        }
-    }
-    pid.map(|pid| pid.as_raw())
+        .map_err(|e| anyhow!(chain(&e)))?;
+    Ok(pid.as_raw())
 }
 
 /// An error and its causes, each said once.

@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 pub(crate) use self::program::Program;
 use self::wire::{Answer, MAX_FRAME_BYTES, Request};
 use crate::reaper::Reaper;
+use crate::sys;
 
 /// First argument of a launcher.
 pub(crate) const ARGUMENT: &str = "launch";
@@ -41,6 +42,7 @@ pub(crate) struct Launched {
 pub(crate) async fn launch(
     program: &Program,
     reaper: &Reaper,
+    tag: &str,
     request: &Request,
     stdio: Option<[OwnedFd; 3]>,
 ) -> Result<Launched> {
@@ -49,7 +51,7 @@ pub(crate) async fn launch(
     // Exits are kept for whoever asks later: init may end before its pid is known here.
     let _launching = reaper.launching();
     let child = Command::new(program.path())
-        .arg(ARGUMENT)
+        .args([ARGUMENT, tag])
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
@@ -107,6 +109,34 @@ pub(crate) async fn executed(status: OwnedFd) -> Result<()> {
     let failure: Failure = serde_json::from_slice(&report).context("decode the failure of the lock-down")?;
     Err(failure.into())
 }
+
+/// What `ps` shows of the launchers of a container, and what [`end_strays`] knows them by.
+pub(crate) fn tag(namespace: &str, id: &str) -> String {
+    format!("{namespace}/{id}")
+}
+
+/// Kills what a launcher that was killed itself left half-way: its children, before they became
+/// the container's init. They would make the container's cgroup anew.
+///
+/// A container's process can call itself the same, and is killed with its container.
+pub(crate) fn end_strays(namespace: &str, id: &str) -> Result<()> {
+    let wanted = format!("{ARGUMENT}\0{}\0", tag(namespace, id));
+    for entry in std::fs::read_dir("/proc").context("list /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // Before the look at it, so that both are of one process.
+        let Ok(process) = sys::pidfd(pid) else { continue };
+        let Ok(file) = File::open(entry.path().join("cmdline")) else { continue };
+        let line = read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
+        if line.ends_with(wanted.as_bytes()) {
+            // It may just have ended.
+            drop(sys::pidfd_signal(&process, libc::SIGKILL));
+        }
+    }
+    Ok(())
+}
+
+/// A launcher's command line is far shorter; others are not read to their ends.
+const MAX_CMDLINE_BYTES: u64 = 4096;
 
 /// Reads a file whole, with a bound.
 pub(crate) fn read_bounded(file: File, most: u64) -> std::io::Result<Vec<u8>> {

@@ -30,21 +30,33 @@ pub(crate) const IOCTL_PATHS: &[&str] = &[
     "/dev/pts",
 ];
 
+/// Devices that a refusal names; a privileged container has a hundred.
+const SHOWN_DEVICES: usize = 4;
+
 /// `/dev/net/tun`, which containerd before 1.7 lists for every container. Cut, not refused.
 const TUN: (i64, i64) = (10, 200);
 
 /// Refuses devices beyond the standard set.
 pub(crate) fn check(linux: &Linux, violations: &mut Vec<Violation>) {
-    for device in linux.devices().iter().flatten() {
-        let standard = device.typ() == LinuxDeviceType::C && is_standard(device.major(), Some(device.minor()));
-        if !standard {
-            violations.push(Violation::policy(
-                "linux.devices",
-                format!("host device {} ({}:{})", device.path().display(), device.major(), device.minor()),
-                "take the device out of the pod; only the standard devices (null, zero, full, random, urandom, tty, \
-                 pts) are given",
-            ));
-        }
+    let beyond: Vec<String> = linux
+        .devices()
+        .iter()
+        .flatten()
+        .filter(|d| d.typ() != LinuxDeviceType::C || !is_standard(d.major(), Some(d.minor())))
+        .map(|d| format!("{} ({}:{})", d.path().display(), d.major(), d.minor()))
+        .collect();
+    if !beyond.is_empty() {
+        let more = match beyond.len().saturating_sub(SHOWN_DEVICES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let shown: Vec<&str> = beyond.iter().take(SHOWN_DEVICES).map(String::as_str).collect();
+        violations.push(Violation::policy(
+            "linux.devices",
+            format!("host devices {}{more}", shown.join(", ")),
+            "take the devices out of the pod; only the standard ones (null, zero, full, random, urandom, tty, pts) are \
+             given",
+        ));
     }
     let rules = linux.resources().as_ref().and_then(|r| r.devices().as_ref()).into_iter().flatten();
     for rule in rules.filter(|rule| rule.allow()) {

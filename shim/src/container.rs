@@ -63,7 +63,6 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    #[expect(clippy::too_many_arguments, reason = "one call, of plain fields")]
     pub(crate) fn new(
         id: String,
         bundle: String,

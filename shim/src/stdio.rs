@@ -77,14 +77,13 @@ pub(crate) struct Io {
 }
 
 impl Io {
-    /// Opens the streams of a process without a terminal. Returns the ends for the container,
-    /// owned by the user that it runs as, so that it can open `/dev/stdout` again.
+    /// Opens the streams of a process without a terminal. Returns the ends for the container.
     pub(crate) fn pipes(streams: &Streams, uid: u32, gid: u32) -> Result<(Self, [OwnedFd; 3])> {
         let mut io = Self::default();
         let stdin = match parse("stdin", &streams.stdin)? {
             Target::None => null()?,
-            target => {
-                let (reader, writer) = pipe()?;
+            target @ (Target::Fifo(_) | Target::File(_)) => {
+                let (reader, writer) = pipe(uid, gid)?;
                 io.open_stdin(&target, writer)?;
                 reader
             }
@@ -92,8 +91,8 @@ impl Io {
         let mut output = |field: &str, uri: &str| -> Result<OwnedFd> {
             match parse(field, uri)? {
                 Target::None => null(),
-                target => {
-                    let (reader, writer) = pipe()?;
+                target @ (Target::Fifo(_) | Target::File(_)) => {
+                    let (reader, writer) = pipe(uid, gid)?;
                     io.outputs.push(relay(Stream::new(reader)?, Stream::output(field, &target)?));
                     Ok(writer)
                 }
@@ -101,13 +100,7 @@ impl Io {
         };
         let stdout = output("stdout", &streams.stdout)?;
         let stderr = output("stderr", &streams.stderr)?;
-        let ends = [stdin, stdout, stderr];
-        for end in &ends {
-            nix::unistd::fchown(end.as_raw_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .or_else(|errno| if is_null(end) { Ok(()) } else { Err(errno) })
-                .map_err(|e| fault("give the container its standard streams", &e.into()))?;
-        }
-        Ok((io, ends))
+        Ok((io, [stdin, stdout, stderr]))
     }
 
     /// Connects a terminal's master to the streams.
@@ -116,12 +109,12 @@ impl Io {
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(|e| fault("duplicate the terminal", &e));
         match parse("stdin", &streams.stdin)? {
             Target::None => {}
-            target => io.open_stdin(&target, copy(&master)?)?,
+            target @ (Target::Fifo(_) | Target::File(_)) => io.open_stdin(&target, copy(&master)?)?,
         }
         let sink = match parse("stdout", &streams.stdout)? {
             // Nobody reads, and the terminal must not fill up.
             Target::None => Stream::File(File::from(null()?)),
-            target => Stream::output("stdout", &target)?,
+            target @ (Target::Fifo(_) | Target::File(_)) => Stream::output("stdout", &target)?,
         };
         io.outputs.push(relay(Stream::new(copy(&master)?)?, sink));
         io.terminal = Some(master);
@@ -199,13 +192,14 @@ fn null() -> Result<OwnedFd> {
     null.map(OwnedFd::from).map_err(|e| fault("open /dev/null", &e))
 }
 
-fn is_null(fd: &OwnedFd) -> bool {
-    fd.try_clone().is_ok_and(|fd| File::from(fd).metadata().is_ok_and(|m| m.file_type().is_char_device()))
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = io::pipe().map_err(|e| fault("make a pipe", &e))?;
-    Ok((reader.into(), writer.into()))
+/// A pipe owned by the user that the container runs as, so that it can open `/dev/stdout` again.
+fn pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd)> {
+    let made = io::pipe().and_then(|(reader, writer)| {
+        // Both ends are one inode.
+        nix::unistd::fchown(reader.as_raw_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        Ok((reader.into(), writer.into()))
+    });
+    made.map_err(|e| fault("make a pipe", &e))
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Tries what a sandboxed process must not be able to do, and prints a JSON line for each try.
 //!
 //! `hardened-probe` runs all tries; `hardened-probe NAME...` only these; `hardened-probe --list`
-//! names them. Each runs in a child of its own, since some end in SIGSYS. A call counts as
+//! names them; `every-call` tries every number; `bench` times three calls. Each runs in a child of its own, since some end in SIGSYS. A call counts as
 //! *denied* only where it fails the way a sandbox makes it fail; `EINVAL` or `EFAULT` means that
 //! the kernel's own code was reached.
 //!
@@ -87,9 +87,10 @@ fn apart(run: fn() -> Outcome) -> Outcome {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if wanted.first().map(String::as_str) == Some("every-call") {
-        tries::every_call();
-        return;
+    match wanted.first().map(String::as_str) {
+        Some("every-call") => return tries::every_call(),
+        Some("bench") => return tries::bench(),
+        _ => {}
     }
     let mut out = std::io::stdout();
     for t in tries::all().iter().filter(|t| wanted.is_empty() || wanted.iter().any(|w| w == t.name || w == "--list")) {

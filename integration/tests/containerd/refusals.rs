@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, IMAGE, Output, eventually, repository};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, repository};
 use serde_json::{Value, json};
 
 crate::tests!(
@@ -86,7 +86,7 @@ fn what_amounts_to_privileged_is_refused(c: &Containerd) -> Result<()> {
     refused(c, &["--with-ns", "pid:/proc/self/ns/pid"], &["the host's pid namespace", "hostPID: false"])?;
     refused(c, &["--with-ns", "ipc:/proc/self/ns/ipc"], &["the host's ipc namespace", "hostIPC: false"])?;
     refused(c, &["--with-ns", "ipc:/nowhere"], &["linux.namespaces: look at /nowhere"])?;
-    refused(c, &["--device", "/dev/fuse"], &["host device /dev/fuse (10:229)"])?;
+    refused(c, &["--device", "/dev/fuse"], &["host devices /dev/fuse (10:229)"])?;
     refused(c, &["--rootfs-propagation", "shared"], &["linux.rootfsPropagation"])?;
     for source in ["/", "/proc", "/sys", "/dev", "/run/hardened"] {
         let mount = format!("type=bind,src={source},dst=/host,options=rbind:rw");

@@ -140,7 +140,7 @@ fn every_call_of_the_table_gets_the_profiles_answer(c: &Containerd) -> Result<()
                 Action::Errno(wanted) => {
                     ensure!(errno == wanted.to_string(), "{name} ({number}): {errno} instead of {wanted}");
                 }
-                other => anyhow::bail!("{name}: {other:?}"),
+                Action::KillProcess | Action::KillThread | Action::Trap => anyhow::bail!("{name} kills"),
             }
         }
     }

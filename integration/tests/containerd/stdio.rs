@@ -15,6 +15,7 @@ crate::tests!(
     output_goes_to_a_file,
     dev_stdout_can_be_opened_again,
     a_container_without_streams_runs,
+    the_hosts_dev_null_keeps_its_owner,
     a_terminal_has_the_callers_size,
     ctrl_c_interrupts_a_program_on_a_terminal,
     an_exec_gets_a_terminal_of_its_own,
@@ -149,4 +150,13 @@ fn an_exec_gets_a_terminal_of_its_own(c: &Containerd) -> Result<()> {
     let out = on_terminal(c, &arguments, "sleep 1")?;
     ensure!(out.text().contains("/dev/pts/0") && out.status == 6, "{out:?}");
     running.remove()
+}
+
+fn the_hosts_dev_null_keeps_its_owner(c: &Containerd) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    c.run(&["--null-io", "--user", "1000:1000"], &["true"])?.ok()?;
+    let null = std::fs::metadata("/dev/null")?;
+    ensure!((null.uid(), null.gid()) == (0, 0), "/dev/null belongs to {}:{}", null.uid(), null.gid());
+    Ok(())
 }

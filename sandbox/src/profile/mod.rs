@@ -141,10 +141,8 @@ mod tests {
             let mut answers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
             for (name, number) in Arch::X86_64.calls() {
                 let conditional = filter.rules().any(|(n, rules)| n == number && !rules[0].conditions.is_empty());
-                let answer = match filter.decide(number, &[0; 6]) {
-                    _ if conditional => "by argument".to_owned(),
-                    action => format!("{action:?}"),
-                };
+                let action = filter.decide(number, &[0; 6]);
+                let answer = if conditional { "by argument".to_owned() } else { format!("{action:?}") };
                 answers.entry(answer).or_default().push(name);
             }
             let text: Vec<String> = answers

@@ -1,0 +1,190 @@
+//! Measures hardened against `io.containerd.runc.v2` with runc and with crun, interleaved in one
+//! run. `scripts/bench [ROUNDS]` runs it and writes `target/bench.md` and `target/bench.json`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::{Containerd, Generation, HARDENED, IMAGE, RUNC, processes, repository, run};
+
+/// One contender: name, and options of `ctr run`.
+const CONTENDERS: [(&str, &[&str]); 3] = [
+    ("hardened", &["--runtime", HARDENED]),
+    ("runc", &["--runtime", RUNC, "--seccomp"]),
+    ("crun", &["--runtime", RUNC, "--seccomp", "--runc-binary", "crun"]),
+];
+
+const CHURN: usize = 200;
+const CONCURRENCY: usize = 8;
+const PODS: usize = 20;
+
+/// Milliseconds, kilobytes or nanoseconds by measurement and contender.
+type Samples = BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>;
+
+fn main() -> Result<()> {
+    let rounds: usize = std::env::args().nth(1).map_or(Ok(25), |n| n.parse()).context("ROUNDS: expected a number")?;
+    let c = Containerd::start(Generation::Two)?;
+    let mut samples = Samples::new();
+    let mut note = |what, who, value| samples.entry(what).or_default().entry(who).or_default().push(value);
+
+    for round in 0..=rounds {
+        eprint!("\rstart and exec, round {round} of {rounds} ");
+        for (who, options) in CONTENDERS {
+            let once = start(&c, options)?;
+            let exec = exec(&c, options)?;
+            // The first round fills caches.
+            if round > 0 {
+                note("run --rm, ms", who, once);
+                note("exec, ms", who, exec);
+            }
+        }
+    }
+    for round in 1..=3 {
+        eprint!("\rmemory and churn, round {round} of 3 ");
+        for (who, options) in CONTENDERS {
+            let (one, many) = memory(&c, options)?;
+            note("PSS of a shim, one pod, kB", who, one);
+            note("PSS of a shim, 20 pods, kB", who, many);
+            note("200 containers, 8 at a time, s", who, churn(&c, options)?);
+        }
+    }
+    for round in 1..=5 {
+        eprint!("\rsystem calls, round {round} of 5 ");
+        for (who, options) in CONTENDERS.into_iter().chain([("unfiltered", &["--runtime", RUNC][..])]) {
+            let out = run_in(&c, options, &["hardened-probe", "bench"])?;
+            for line in out.lines() {
+                let (name, value) = line.split_once(' ').context("bench line")?;
+                let what = match name {
+                    "getpid" => "getpid, ns",
+                    "openclose" => "openat + close, ns",
+                    _ => "a denied call, ns",
+                };
+                note(what, who, value.parse()?);
+            }
+        }
+    }
+    eprintln!();
+    report(&samples, rounds)
+}
+
+fn id(c: &Containerd) -> String {
+    c.id("bench")
+}
+
+fn run_in(c: &Containerd, options: &[&str], program: &[&str]) -> Result<String> {
+    let id = id(c);
+    Ok(c.ctr(&[&["run", "--rm"], options, &[IMAGE, &id], program].concat())?.ok()?.text())
+}
+
+/// `ctr run --rm ... true`, from command line to command line.
+fn start(c: &Containerd, options: &[&str]) -> Result<f64> {
+    let begin = Instant::now();
+    run_in(c, options, &["true"])?;
+    Ok(begin.elapsed().as_secs_f64() * 1e3)
+}
+
+/// `ctr tasks exec ... true`, the median of five in one container.
+fn exec(c: &Containerd, options: &[&str]) -> Result<f64> {
+    let id = id(c);
+    c.ctr(&[&["run", "-d"], options, &[IMAGE, &id, "sleep", "1000"]].concat())?.ok()?;
+    let mut times = Vec::new();
+    for n in 0..5 {
+        let begin = Instant::now();
+        c.ctr(&["tasks", "exec", "--exec-id", &format!("e{n}"), &id, "true"])?.ok()?;
+        times.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    c.ctr(&["tasks", "delete", "-f", &id])?;
+    c.ctr(&["containers", "delete", &id])?.ok()?;
+    Ok(median(&mut times))
+}
+
+/// Memory of the shims themselves, shared pages counted by their share.
+fn memory(c: &Containerd, options: &[&str]) -> Result<(f64, f64)> {
+    let mut ids = Vec::new();
+    let mut measured = Vec::new();
+    for n in 1..=PODS {
+        let id = id(c);
+        c.ctr(&[&["run", "-d"], options, &[IMAGE, &id, "sleep", "1000"]].concat())?.ok()?;
+        ids.push(id);
+        if n == 1 || n == PODS {
+            std::thread::sleep(Duration::from_millis(500));
+            let shims: Vec<i32> = processes()?
+                .into_iter()
+                .filter(|(_, l)| {
+                    l.contains("containerd-shim-") && ids.iter().any(|id| l.contains(&format!("-id {id} ")))
+                })
+                .map(|(pid, _)| pid)
+                .collect();
+            ensure!(shims.len() == n, "{} shims for {n} pods", shims.len());
+            let total: f64 = shims.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
+            measured.push(total / n as f64);
+        }
+    }
+    for id in ids {
+        c.ctr(&["tasks", "delete", "-f", &id])?;
+        c.ctr(&["containers", "delete", &id])?;
+    }
+    Ok((measured[0], measured[1]))
+}
+
+fn pss(pid: i32) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).context("Pss")?;
+    Ok(line.split_whitespace().next().context("Pss")?.parse()?)
+}
+
+/// Seconds for many containers, some at a time.
+fn churn(c: &Containerd, options: &[&str]) -> Result<f64> {
+    let begin = Instant::now();
+    let workers: Vec<Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONCURRENCY)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..CHURN / CONCURRENCY {
+                        let id = id(c);
+                        let arguments = [&["run", "--rm"], options, &[IMAGE, &id, "true"]].concat();
+                        run(&mut c.command(&arguments), b"", Duration::from_secs(60))?.ok()?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")))).collect()
+    });
+    workers.into_iter().collect::<Result<()>>()?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn report(samples: &Samples, rounds: usize) -> Result<()> {
+    let mut table = String::from(
+        "| measurement (median) | hardened | runc | crun | hardened / runc | hardened / crun |\n|---|---|---|---|---|---|\n",
+    );
+    let mut json = serde_json::Map::new();
+    for (what, contenders) in samples {
+        let of = |who: &str| contenders.get(who).map_or(f64::NAN, |v| median(&mut v.clone()));
+        let (hardened, runc, crun) = (of("hardened"), of("runc"), of("crun"));
+        table.push_str(&format!(
+            "| {what} | {hardened:.1} | {runc:.1} | {crun:.1} | {:.2} | {:.2} |\n",
+            hardened / runc,
+            hardened / crun
+        ));
+        if contenders.contains_key("unfiltered") {
+            let unfiltered = of("unfiltered");
+            table.push_str(&format!(
+                "| … without any filter | {unfiltered:.1} | | | {:.2} | |\n",
+                hardened / unfiltered
+            ));
+        }
+        json.insert(what.to_string(), serde_json::to_value(contenders)?);
+    }
+    println!("{rounds} rounds, interleaved\n\n{table}");
+    fs::write(repository().join("target/bench.md"), &table)?;
+    fs::write(repository().join("target/bench.json"), serde_json::to_vec_pretty(&json)?)?;
+    Ok(())
+}

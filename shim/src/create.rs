@@ -74,7 +74,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
 
     let init = Arc::new(Process::new(String::new(), streams));
     init.launched(launched.pid, io);
-    let own_pid_namespace = has_own_pid_namespace(admission.spec());
+    let own_pid_namespace = makes(admission.spec(), LinuxNamespaceType::Pid);
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),
@@ -145,9 +145,10 @@ fn cgroup_path(admission: &Admission) -> &Path {
     admission.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new("/"))
 }
 
-fn has_own_pid_namespace(spec: &Spec) -> bool {
+/// Whether the container gets a namespace of its own, rather than joins one.
+fn makes(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-    namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none())
+    namespaces.into_iter().flatten().any(|n| n.typ() == kind && n.path().is_none())
 }
 
 async fn launch(
@@ -163,7 +164,8 @@ async fn launch(
         .iter()
         .map(|m| RootfsMount { kind: m.type_.clone(), source: m.source.clone(), options: m.options.clone() })
         .collect();
-    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts };
+    let loopback = makes(admission.spec(), LinuxNamespaceType::Network);
+    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, loopback };
     let message = Request {
         task,
         id: request.id.clone(),

@@ -104,7 +104,11 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         launch_with_streams(shim, message, &container.folder, &process.streams, Some(admission.process())).await;
     drop(launching);
     std::fs::remove_file(&file).context("remove the exec's process file")?;
-    let (launched, io) = launched?;
+    let (launched, io) = launched.map_err(|fault| match container.init.phase() {
+        // Joining its namespaces fails in many ways then; this is the one reason.
+        Phase::Stopped(_) => Fault::state(format!("cannot exec: container {} is stopped", container.id)),
+        Phase::Created | Phase::Starting | Phase::Running => fault,
+    })?;
     process.launched(launched.pid, io);
     container.supervise(Arc::clone(process), shim.reaper.watch(launched.pid), shim.publisher.clone());
     launcher::executed(launched.status).await.map_err(|e| not_started("exec", &e))

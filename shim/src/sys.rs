@@ -106,6 +106,23 @@ pub(crate) fn refuse_executable_memfds(pid: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
+/// Switches `lo` on in the network namespace of a process: netdevice(7), `SIOCSIFFLAGS`. The
+/// kernel gives it its addresses. This process moves into that namespace.
+pub(crate) fn bring_loopback_up(pid: i32) -> io::Result<()> {
+    let process = pidfd(pid)?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWNET) }.into())?;
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    // SAFETY: ifreq is plain data, for which all zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq with a NUL terminated name.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+}
+
 /// A handle on a process that cannot be reused: pidfd_open(2).
 pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.

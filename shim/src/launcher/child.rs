@@ -74,8 +74,11 @@ fn run(socket: &UnixStream) -> Result<i32> {
         _ => bail!("neither stdio nor a console"),
     }
     match &request.task {
-        Task::Create { bundle, rootfs, mounts } => {
+        Task::Create { bundle, rootfs, mounts, loopback } => {
             let pid = create(builder, bundle, rootfs, mounts)?;
+            if *loopback {
+                sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
+            }
             if request.plan.memfd_noexec {
                 sys::refuse_executable_memfds(pid).context("set vm.memfd_noexec in the container's pid namespace")?;
             }

@@ -42,6 +42,8 @@ pub(crate) enum Task {
         /// Where the root file system is mounted, in a mount namespace of the launcher's own.
         rootfs: PathBuf,
         mounts: Vec<RootfsMount>,
+        /// Whether the network namespace is a new one, whose `lo` nobody else switches on.
+        loopback: bool,
     },
     /// Run one more process in a container.
     Exec {

@@ -16,6 +16,9 @@ use anyhow::{Context, Result};
 
 const ROOT: &str = "/run/hardened";
 
+/// How often a folder is made whose parent another shim removes at the same time.
+const MAKE_TRIES: u32 = 100;
+
 /// What `delete` needs to know about a container without its shim.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Record {
@@ -39,20 +42,31 @@ impl StateDir {
     /// Makes the folder.
     pub(crate) fn create(namespace: &str, id: &str) -> Result<Self> {
         let parent = Path::new(ROOT).join(namespace);
+        let path = parent.join(id);
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
-        for folder in [Path::new(ROOT), &parent] {
-            match builder.create(folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).with_context(|| format!("make {}", folder.display()));
+        for _ in 0..MAKE_TRIES {
+            for folder in [Path::new(ROOT), &parent] {
+                match builder.create(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    result => result.with_context(|| format!("make {}", folder.display()))?,
                 }
-                Ok(()) | Err(_) => {}
+            }
+            match builder.create(&path) {
+                // The last container of the namespace went right now, and took its folder along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "make {}: another containerd of this node has a container {id} in {namespace}",
+                            path.display()
+                        )
+                    });
+                }
+                Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
+                Ok(()) => break,
             }
         }
-        let path = parent.join(id);
-        builder
-            .create(&path)
-            .with_context(|| format!("make {}: is there a container {id} already?", path.display()))?;
         let state = Self { path, keep: false };
         builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
         Ok(state)
@@ -114,11 +128,9 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
         }
         Ok(()) | Err(_) => {}
     }
-    for parent in folder.ancestors().skip(1).take(2) {
+    if let Some(namespace) = folder.parent() {
         // Another container may be in it, or come into it right now.
-        if fs::remove_dir(parent).is_err() {
-            break;
-        }
+        drop(fs::remove_dir(namespace));
     }
     Ok(())
 }

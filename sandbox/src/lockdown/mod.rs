@@ -6,7 +6,7 @@
 //! Unconfined → NoNewPrivs → CapabilitiesDropped → Labelled → Landlocked → Filtered → execve
 //! ```
 //!
-//! Each step reads back what the kernel did, and only [`Filtered`] can execute. The label comes
+//! Each step reads back what the kernel did, and only `Filtered` can execute. The label comes
 //! before Landlock, which may deny the write to `/proc`; Landlock before seccomp, so that the
 //! payload's filter need not allow `landlock_*`; seccomp last, so that it need allow nothing but
 //! `execve`. Init and exec both come through here; nothing else starts a program.

@@ -100,7 +100,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         ..TaskCreate::default()
     });
     shim.park(&container.id, launched.status);
-    container.supervise(init, shim.reaper.watch(launched.pid), shim.publisher.clone());
+    container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
 }
 

@@ -110,7 +110,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         Phase::Created | Phase::Starting | Phase::Running => fault,
     })?;
     process.launched(launched.pid, io);
-    container.supervise(Arc::clone(process), shim.reaper.watch(launched.pid), shim.publisher.clone());
+    container.supervise(Arc::clone(process), launched.exit, shim.publisher.clone());
     launcher::executed(launched.status).await.map_err(|e| not_started("exec", &e))
 }
 

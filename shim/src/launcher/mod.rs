@@ -18,10 +18,11 @@ use anyhow::{Context, Result, anyhow};
 use hardened_sandbox::lockdown::Failure;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
 use self::wire::{Answer, MAX_FRAME_BYTES, Request};
-use crate::reaper::Reaper;
+use crate::reaper::{Exit, Reaper};
 use crate::sys;
 
 /// First argument of a launcher.
@@ -34,6 +35,8 @@ pub(crate) struct Launched {
     pub(crate) pid: i32,
     /// Ends when the payload executes; carries a [`Failure`] when it could not.
     pub(crate) status: OwnedFd,
+    /// Its end, which may have come already.
+    pub(crate) exit: oneshot::Receiver<Exit>,
 }
 
 /// Runs a launcher to its answer.
@@ -80,7 +83,8 @@ pub(crate) async fn launch(
         }
     };
     match answer {
-        Answer::Started { pid } => Ok(Launched { pid, status: status.into() }),
+        // Watched before `_launching` ends, and with it the memory of exits that nobody watches.
+        Answer::Started { pid } => Ok(Launched { pid, status: status.into(), exit: reaper.watch(pid) }),
         Answer::Failed { message } => Err(anyhow!(message)),
     }
 }

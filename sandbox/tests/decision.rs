@@ -1,0 +1,179 @@
+//! The decision, from outside: specs in, hardened specs or refusals out.
+
+use hardened_sandbox::capability::CapabilitySet;
+use hardened_sandbox::profile::Profile;
+use hardened_sandbox::seccomp::Arch;
+use hardened_sandbox::{Facts, Host, LockdownPlan, Reason, Sandbox, decide};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde_json::{Value, json};
+
+const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
+const HOSTILE: &str = include_str!("../fuzz/corpus/decide/hostile.json");
+
+fn host() -> Host {
+    Host {
+        landlock_abi: 7,
+        seccomp: true,
+        memfd_noexec: true,
+        apparmor: false,
+        selinux: false,
+        may_raise_limits: false,
+        oom_score_adj: 100,
+        hard_limits: [("RLIMIT_NOFILE".to_owned(), 512)].into(),
+        processors: 2,
+    }
+}
+
+fn spec(change: impl FnOnce(&mut Value)) -> Spec {
+    let mut spec: Value = serde_json::from_str(CONTAINERD).unwrap();
+    spec["process"]["args"] = json!(["/bin/true"]);
+    change(&mut spec);
+    serde_json::from_value(spec).unwrap()
+}
+
+fn refusal(spec: Spec, host: &Host, facts: &Facts) -> (Reason, String) {
+    let refusal = decide(spec, host, facts).unwrap_err();
+    (refusal.reason(), refusal.to_string())
+}
+
+/// JSON with its sets in order: capabilities come out of a hash set.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let mut items: Vec<Value> = items.into_iter().map(sorted).collect();
+            if items.iter().all(|i| i.as_str().is_some_and(|s| s.starts_with("CAP_"))) {
+                items.sort_by_key(ToString::to_string);
+            }
+            Value::Array(items)
+        }
+        Value::Object(fields) => Value::Object(fields.into_iter().map(|(k, v)| (k, sorted(v))).collect()),
+        other => other,
+    }
+}
+
+#[test]
+fn containerds_default_spec_is_hardened() {
+    let admission = decide(spec(|_| {}), &host(), &Facts::default()).unwrap();
+    insta::assert_json_snapshot!("hardened-spec", sorted(serde_json::to_value(admission.spec()).unwrap()));
+    insta::assert_debug_snapshot!("hardened-notes", admission.notes());
+    let mut plan = serde_json::to_value(admission.plan()).unwrap();
+    plan["seccomp"] = json!("(compiled)");
+    insta::assert_json_snapshot!("hardened-plan", plan);
+}
+
+#[test]
+fn a_privileged_container_is_refused_with_every_violation() {
+    let mut hostile: Value = serde_json::from_str(HOSTILE).unwrap();
+    hostile["process"]["args"] = json!(["/bin/true"]);
+    hostile["process"]["cwd"] = json!("/proc/self/fd/9");
+    hostile["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": "/x"}]);
+    let facts = Facts { host_namespaces: vec![LinuxNamespaceType::Pid] };
+    let (reason, text) = refusal(serde_json::from_value(hostile).unwrap(), &host(), &facts);
+    assert_eq!(reason, Reason::Policy);
+    insta::assert_snapshot!("refusal", text);
+}
+
+#[test]
+fn a_mechanism_that_is_mandatory_and_missing_refuses() {
+    for change in [(|h: &mut Host| h.landlock_abi = 1) as fn(&mut Host), |h| h.landlock_abi = 0, |h| h.seccomp = false]
+    {
+        let mut host = host();
+        change(&mut host);
+        assert_eq!(refusal(spec(|_| {}), &host, &Facts::default()).0, Reason::Unsupported);
+    }
+    for field in ["apparmorProfile", "selinuxLabel"] {
+        let asked = spec(|s| s["process"][field] = json!("a:b:c"));
+        assert_eq!(refusal(asked.clone(), &host(), &Facts::default()).0, Reason::Unsupported);
+        let able = Host { apparmor: true, selinux: true, ..host() };
+        let plan = decide(asked, &able, &Facts::default()).unwrap().plan().clone();
+        assert_eq!(plan.apparmor.or(plan.selinux).as_deref(), Some("a:b:c"), "{field}");
+    }
+}
+
+#[test]
+fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
+    let asks: &[fn(&mut Value)] = &[
+        |_| {},
+        |s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "restricted"}),
+        |s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "baseline"}),
+        |s| s["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}),
+        |s| {
+            s["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86"],
+            "syscalls": [{"names": ["read", "mount", "bpf", "unshare"], "action": "SCMP_ACT_ALLOW"}]})
+        },
+        |s| s["process"]["noNewPrivileges"] = json!(false),
+        |s| s["process"]["capabilities"] = Value::Null,
+        |s| s["process"]["capabilities"]["ambient"] = json!(["CAP_NET_RAW", "CAP_CHOWN"]),
+    ];
+    let arch = Arch::native().unwrap();
+    let widest = Sandbox::of(&Profile::BASELINE, arch);
+    for ask in asks {
+        let admission = decide(spec(ask), &host(), &Facts::default()).unwrap();
+        let sandbox = admission.sandbox();
+        assert!(sandbox.capabilities().is_subset(widest.capabilities()));
+        assert!(sandbox.filter().foreign() <= widest.filter().foreign());
+        for (name, number) in arch.calls() {
+            for argument in [0, 1, 0x1000_0000, 0x5412, u64::MAX] {
+                let arguments = [argument; 6];
+                assert!(
+                    sandbox.filter().decide(number, &arguments) <= widest.filter().decide(number, &arguments),
+                    "{name}({argument:#x})"
+                );
+            }
+        }
+        let c = admission.plan().capabilities;
+        for set in [c.bounding, c.effective, c.permitted, c.inheritable, c.ambient] {
+            assert!(set.is_subset(widest.capabilities()), "{set}");
+        }
+        assert_eq!(admission.spec().process().as_ref().unwrap().no_new_privileges(), Some(true));
+    }
+}
+
+#[test]
+fn sandboxes_meet_as_an_algebra() {
+    let arch = Arch::native().unwrap();
+    let [a, b] = Profile::built_in().map(|p| Sandbox::of(&p, arch));
+    assert_eq!(a.meet(&a), a);
+    assert_eq!(b.meet(&b), b);
+    assert_eq!(a.meet(&b), b.meet(&a));
+    assert_eq!(a.meet(&b).meet(&b), a.meet(&b));
+    assert!(!a.meet(&b).execute_from_writable());
+}
+
+#[test]
+fn an_exec_gets_no_more_than_its_container() {
+    let restricted = spec(|s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "restricted"}));
+    let admission = decide(restricted.clone(), &host(), &Facts::default()).unwrap();
+    // containerd hands over its own stored process, as the pod wrote it.
+    let exec = admission.decide_exec(restricted.process().clone().unwrap()).unwrap();
+    assert_eq!(exec.plan(), admission.plan());
+    assert_eq!(exec.process(), admission.spec().process().as_ref().unwrap());
+    let mut beyond = restricted.process().clone().unwrap();
+    let mut capabilities = beyond.capabilities().clone().unwrap();
+    capabilities.set_effective(Some("SYS_ADMIN".parse::<CapabilitySet>().unwrap().to_oci()));
+    beyond.set_capabilities(Some(capabilities));
+    let refused = admission.decide_exec(beyond).unwrap_err();
+    insta::assert_snapshot!(refused, @"hardened: refused by profile baseline and restricted (built in): process.capabilities: added: SYS_ADMIN; nothing beyond containerd's default set can be had -> take them out of securityContext.capabilities.add, and run without privileged.");
+}
+
+#[test]
+fn a_plan_is_decoded_only_as_it_was_encoded() {
+    let admission = decide(spec(|_| {}), &host(), &Facts::default()).unwrap();
+    let bytes = admission.plan().encode().unwrap();
+    assert_eq!(&LockdownPlan::decode(&bytes).unwrap(), admission.plan());
+    let mut more: Value = serde_json::from_slice(&bytes).unwrap();
+    more["extra"] = json!(1);
+    assert!(LockdownPlan::decode(more.to_string().as_bytes()).is_err());
+    for key in ["seccomp", "landlock", "capabilities"] {
+        let mut less: Value = serde_json::from_slice(&bytes).unwrap();
+        less.as_object_mut().unwrap().remove(key);
+        assert!(LockdownPlan::decode(less.to_string().as_bytes()).is_err(), "without {key}");
+    }
+    for program in ["", "00", "zz00000000000000", &"0".repeat(16 * 4097)] {
+        let mut bad: Value = serde_json::from_slice(&bytes).unwrap();
+        bad["seccomp"] = json!(program);
+        assert!(LockdownPlan::decode(bad.to_string().as_bytes()).is_err());
+    }
+    assert!(LockdownPlan::decode(&vec![b' '; (1 << 20) + 1]).is_err());
+}

@@ -1,4 +1,5 @@
 //! The decision, from outside: specs in, hardened specs or refusals out.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
 use hardened_sandbox::capability::CapabilitySet;
 use hardened_sandbox::profile::Profile;
@@ -47,7 +48,7 @@ fn sorted(value: Value) -> Value {
             Value::Array(items)
         }
         Value::Object(fields) => Value::Object(fields.into_iter().map(|(k, v)| (k, sorted(v))).collect()),
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `delete`: containerd calls it for a container whose shim is gone.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -42,8 +43,21 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         // Removes the folder.
         drop(state);
     }
+    remove_stale_socket(if flags.bundle.is_empty() { Path::new(".") } else { Path::new(&flags.bundle) })?;
     let bytes = response.write_to_bytes().context("encode the answer")?;
     std::io::stdout().write_all(&bytes).context("answer containerd")
+}
+
+/// Removes the socket of a shim that was killed. One that still answers serves the pod's other
+/// containers.
+fn remove_stale_socket(bundle: &Path) -> Result<()> {
+    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return Ok(()) };
+    let socket = Path::new(address.strip_prefix("unix://").unwrap_or(&address));
+    let Err(error) = UnixStream::connect(socket) else { return Ok(()) };
+    if error.kind() == ErrorKind::ConnectionRefused {
+        std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))?;
+    }
+    Ok(())
 }
 
 /// The pid may be another process's by now; its start time tells.

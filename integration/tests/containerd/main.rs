@@ -10,6 +10,7 @@ mod churn;
 mod programs;
 mod recovery;
 mod refusals;
+mod rpc;
 mod sandbox;
 mod stdio;
 mod task;
@@ -40,6 +41,7 @@ fn main() {
     };
     let modules = [
         ("task", task::TESTS),
+        ("rpc", rpc::TESTS),
         ("stdio", stdio::TESTS),
         ("sandbox", sandbox::TESTS),
         ("refusals", refusals::TESTS),

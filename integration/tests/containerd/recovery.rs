@@ -21,12 +21,16 @@ fn a_shim_that_is_killed_is_cleaned_up(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sh", "-c", "sleep 1000 & sleep 1000"])?;
     c.ctr(&["tasks", "exec", "-d", "--exec-id", "e", running.id(), "sleep", "1000"])?.ok()?;
     let init = running.pid()?;
+    let address = std::fs::read_to_string(c.bundle(running.id()).join("address"))?;
+    let socket = std::path::PathBuf::from(address.trim_start_matches("unix://"));
+    ensure!(socket.exists(), "{}", socket.display());
     let shim = c.shims()?.into_iter().find(|(_, line)| line.contains(running.id())).context("no shim")?.0;
     kill(shim);
     eventually("init is gone", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
     let id = running.id().to_owned();
     drop(running);
-    c.nothing_left(&id)
+    c.nothing_left(&id)?;
+    eventually("its socket is gone", || !socket.exists())
 }
 
 fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {

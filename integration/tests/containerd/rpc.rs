@@ -1,0 +1,166 @@
+//! The Task service, called directly: what `ctr` does not ask for.
+
+use anyhow::{Context, Result, ensure};
+use containerd_shim_protos::api::{
+    ConnectRequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, ResizePtyRequest, ShutdownRequest,
+    StartRequest, StateRequest, StatsRequest, UpdateTaskRequest,
+};
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::{Client, TaskClient};
+use hardened_integration::{Containerd, Running, eventually};
+
+crate::tests!(
+    connect_names_shim_and_task,
+    update_changes_limits_and_no_device_rule,
+    a_terminal_is_resized,
+    stats_are_of_containerds_type,
+    calls_out_of_turn_are_refused_by_their_code,
+    a_shim_with_containers_does_not_shut_down,
+);
+
+fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
+    let address = std::fs::read_to_string(c.bundle(running.id()).join("address"))?;
+    Ok(TaskClient::new(Client::connect(&address).context("connect to the shim")?))
+}
+
+fn ctx() -> context::Context {
+    context::with_timeout(10_000_000_000)
+}
+
+fn code(error: &ttrpc::Error) -> Option<Code> {
+    if let ttrpc::Error::RpcStatus(status) = error { Some(status.code()) } else { None }
+}
+
+fn connect_names_shim_and_task(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let mut request = ConnectRequest::new();
+    request.set_id(running.id().to_owned());
+    let answer = client(c, &running)?.connect(ctx(), &request)?;
+    ensure!(i32::try_from(answer.task_pid)? == running.pid()?, "{answer:?}");
+    ensure!(c.shims()?.contains_key(&i32::try_from(answer.shim_pid)?), "{answer:?}");
+    running.remove()
+}
+
+fn update_changes_limits_and_no_device_rule(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&["--memory-limit", "67108864"], &["sleep", "1000"])?;
+    let update = |resources: serde_json::Value| -> Result<()> {
+        let mut request = UpdateTaskRequest::new();
+        request.set_id(running.id().to_owned());
+        request.resources = MessageField::some(Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".to_owned(),
+            value: resources.to_string().into_bytes(),
+            ..Any::default()
+        });
+        client(c, &running)?.update(ctx(), &request)?;
+        Ok(())
+    };
+    let read = |controller: &str, file: &str| {
+        let folder = std::path::Path::new("/sys/fs/cgroup").join(controller).join(c.namespace()).join(running.id());
+        std::fs::read_to_string(folder.join(file)).unwrap_or_default()
+    };
+    let devices = read("devices", "devices.list");
+    update(serde_json::json!({"memory": {"limit": 33_554_432}, "pids": {"limit": 77},
+        "devices": [{"allow": true, "access": "rwm"}]}))?;
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        ensure!(read("", "memory.max").trim() == "33554432" && read("", "pids.max").trim() == "77");
+    } else {
+        ensure!(read("memory", "memory.limit_in_bytes").trim() == "33554432");
+        ensure!(read("pids", "pids.max").trim() == "77");
+        ensure!(read("devices", "devices.list") == devices && !devices.starts_with("a *:* rwm"), "{devices}");
+    }
+    let wrong = update(serde_json::json!({"memory": "much"})).err().context("taken")?;
+    ensure!(format!("{wrong:#}").contains("resources are not OCI LinuxResources"), "{wrong:#}");
+    running.remove()
+}
+
+fn a_terminal_is_resized(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let client = client(c, &running)?;
+    // An exec, since `ctr run -t` wants a terminal of its own.
+    let process = serde_json::json!({
+        "terminal": true,
+        "consoleSize": {"height": 20, "width": 60},
+        "cwd": "/",
+        "user": {"uid": 0, "gid": 0},
+        "env": ["PATH=/bin"],
+        "args": ["sh", "-c", "while :; do stty size > /tmp/size; sleep 0.1; done"],
+    });
+    let (id, exec_id) = (running.id().to_owned(), "terminal".to_owned());
+    let exec = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        terminal: true,
+        spec: MessageField::some(Any { value: process.to_string().into_bytes(), ..Any::default() }),
+        ..Default::default()
+    };
+    client.exec(ctx(), &exec)?;
+    client.start(ctx(), &StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() })?;
+    let file = format!("/proc/{}/root/tmp/size", running.pid()?);
+    let reads = |size: &str| std::fs::read_to_string(&file).is_ok_and(|s| s.trim() == size);
+    eventually("the program sees the size that it was given", || reads("20 60"))?;
+    client.resize_pty(ctx(), &ResizePtyRequest { id, exec_id, width: 132, height: 43, ..Default::default() })?;
+    eventually("the program sees the new size", || reads("43 132"))?;
+    running.remove()
+}
+
+fn stats_are_of_containerds_type(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let mut request = StatsRequest::new();
+    request.set_id(running.id().to_owned());
+    let stats = client(c, &running)?.stats(ctx(), &request)?.stats;
+    ensure!(matches!(stats.type_url.as_str(), "io.containerd.cgroups.v1.Metrics" | "io.containerd.cgroups.v2.Metrics"));
+    running.remove()
+}
+
+fn calls_out_of_turn_are_refused_by_their_code(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let client = client(c, &running)?;
+    let id = running.id().to_owned();
+
+    let again = StartRequest { id: id.clone(), ..Default::default() };
+    let error = client.start(ctx(), &again).err().context("started twice")?;
+    ensure!(code(&error) == Some(Code::FAILED_PRECONDITION), "{error}");
+
+    let early = DeleteRequest { id: id.clone(), ..Default::default() };
+    let error = client.delete(ctx(), &early).err().context("deleted while running")?;
+    ensure!(code(&error) == Some(Code::FAILED_PRECONDITION), "{error}");
+
+    let nobody = StateRequest { id: "nobody".to_owned(), ..Default::default() };
+    let error = client.state(ctx(), &nobody).err().context("found nobody")?;
+    ensure!(code(&error) == Some(Code::NOT_FOUND), "{error}");
+
+    let no_exec = KillRequest { id: id.clone(), exec_id: "none".to_owned(), signal: 9, ..Default::default() };
+    let error = client.kill(ctx(), &no_exec).err().context("killed no exec")?;
+    ensure!(code(&error) == Some(Code::NOT_FOUND), "{error}");
+
+    let no_signal = KillRequest { id: id.clone(), signal: 999, ..Default::default() };
+    let error = client.kill(ctx(), &no_signal).err().context("sent signal 999")?;
+    ensure!(code(&error) == Some(Code::INVALID_ARGUMENT), "{error}");
+
+    let no_terminal = ResizePtyRequest { id: id.clone(), width: 1, height: 1, ..Default::default() };
+    let error = client.resize_pty(ctx(), &no_terminal).err().context("resized no terminal")?;
+    ensure!(code(&error) == Some(Code::FAILED_PRECONDITION), "{error}");
+
+    client.kill(ctx(), &KillRequest { id: id.clone(), signal: 9, ..Default::default() })?;
+    eventually("it is stopped", || running.status().is_ok_and(|s| s == "STOPPED"))?;
+    let error =
+        client.kill(ctx(), &KillRequest { id, signal: 9, ..Default::default() }).err().context("killed twice")?;
+    ensure!(code(&error) == Some(Code::NOT_FOUND), "{error}");
+    running.remove()
+}
+
+fn a_shim_with_containers_does_not_shut_down(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let client = client(c, &running)?;
+    client.shutdown(ctx(), &ShutdownRequest { id: running.id().to_owned(), now: true, ..Default::default() })?;
+    let request = PidsRequest { id: running.id().to_owned(), ..Default::default() };
+    ensure!(client.pids(ctx(), &request)?.processes.len() == 1);
+    let shim = c.shims()?.into_iter().find(|(_, l)| l.contains(running.id())).context("no shim")?.0;
+    // SAFETY: takes numbers only; the pid is of this container's shim.
+    unsafe { libc::kill(shim, libc::SIGTERM) };
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ensure!(client.pids(ctx(), &request)?.processes.len() == 1);
+    running.remove()
+}

@@ -150,7 +150,11 @@ fn bad_input_is_answered_with_what_and_where(c: &Containerd) -> Result<()> {
             &["process.env[0]: contains a NUL byte"],
         ),
         ("a relative cwd", |s| s["process"]["cwd"] = json!("tmp"), &["process.cwd", "is not an absolute path"]),
-        ("a missing cwd", |s| s["process"]["cwd"] = json!("/nowhere"), &["cwd: chdir to /nowhere: No such file"]),
+        (
+            "a cwd that is a file",
+            |s| s["process"]["cwd"] = json!("/etc/passwd"),
+            &["cwd: chdir to /etc/passwd: Not a directory"],
+        ),
         ("a root that is missing", |s| s["root"]["path"] = json!("/nowhere"), &["root file system /nowhere"]),
         ("a root that is the host's", |s| s["root"]["path"] = json!("/"), &["root file system / is the host's"]),
         (

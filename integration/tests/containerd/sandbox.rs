@@ -18,6 +18,7 @@ crate::tests!(
     exec_cannot_look_into_init,
     no_descriptor_leaks,
     the_environment_is_the_specs_with_home_and_path,
+    a_missing_working_directory_is_made_inside_the_root,
     signals_and_resources_are_as_usual,
     the_session_keyring_is_fresh,
     the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe,
@@ -241,6 +242,17 @@ fn the_environment_is_the_specs_with_home_and_path(c: &Containerd) -> Result<()>
         ensure!(lines.iter().any(|l| l == line), "{line} is not in {lines:?}");
     }
     ensure!(!lines.iter().any(|l| l.contains("LISTEN_FDS") || l.contains("TTRPC")), "{lines:?}");
+    Ok(())
+}
+
+fn a_missing_working_directory_is_made_inside_the_root(c: &Containerd) -> Result<()> {
+    let out = c.run(&["--cwd", "/srv/new/folder"], &["pwd"])?.ok()?;
+    ensure!(out.text() == "/srv/new/folder", "{out:?}");
+    // Through the image's symbolic link it lands in the container's /usr, not in the host's.
+    let name = c.id("made");
+    let out = c.run(&["--cwd", &format!("/evil/{name}")], &["ls", "-d", &format!("/usr/{name}")])?.ok()?;
+    ensure!(out.text() == format!("/usr/{name}"), "{out:?}");
+    ensure!(!std::path::Path::new("/usr").join(name).exists());
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -75,7 +76,9 @@ fn run(socket: &UnixStream) -> Result<i32> {
     }
     match &request.task {
         Task::Create { bundle, rootfs, mounts, loopback } => {
-            let pid = create(builder, bundle, rootfs, mounts)?;
+            mount_rootfs(rootfs, mounts)?;
+            make_directory(rootfs, &request.plan.cwd);
+            let pid = create(builder, bundle)?;
             if *loopback {
                 sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
             }
@@ -88,8 +91,7 @@ fn run(socket: &UnixStream) -> Result<i32> {
     }
 }
 
-fn create(builder: ContainerBuilder, bundle: &Path, rootfs: &Path, mounts: &[RootfsMount]) -> Result<i32> {
-    mount_rootfs(rootfs, mounts)?;
+fn create(builder: ContainerBuilder, bundle: &Path) -> Result<i32> {
     let container = builder
         .validate_id()
         .context("container id")?
@@ -120,6 +122,13 @@ fn mount_rootfs(rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
             .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
     }
     Ok(())
+}
+
+/// Makes the working directory where the image lacks it, as runc does. Where that cannot be, the
+/// lock-down says that it is missing.
+fn make_directory(rootfs: &Path, directory: &Path) {
+    let permissions = fs::Permissions::from_mode(0o755);
+    drop(pathrs::Root::open(rootfs).and_then(|root| root.mkdir_all(directory, &permissions)));
 }
 
 fn exec(builder: ContainerBuilder, request: &Request, process: &Path) -> Result<i32> {

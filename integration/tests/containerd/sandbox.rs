@@ -19,6 +19,7 @@ crate::tests!(
     no_descriptor_leaks,
     the_environment_is_the_specs_with_home_and_path,
     a_missing_working_directory_is_made_inside_the_root,
+    masks_hold_whatever_the_image_puts_in_their_place,
     signals_and_resources_are_as_usual,
     the_session_keyring_is_fresh,
     the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe,
@@ -253,6 +254,47 @@ fn a_missing_working_directory_is_made_inside_the_root(c: &Containerd) -> Result
     let out = c.run(&["--cwd", &format!("/evil/{name}")], &["ls", "-d", &format!("/usr/{name}")])?.ok()?;
     ensure!(out.text() == format!("/usr/{name}"), "{out:?}");
     ensure!(!std::path::Path::new("/usr").join(name).exists());
+    Ok(())
+}
+
+/// CVE-2023-27561, CVE-2023-28642, CVE-2025-31133, CVE-2025-54867: an image that puts symbolic
+/// links where the runtime mounts and masks.
+fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<()> {
+    let image = repository().join("target/integration/rootfs");
+    for (at, to) in [
+        ("proc", "/tmp"),
+        ("proc", "/evil"),
+        ("sys", "/proc"),
+        ("dev", "/proc"),
+        ("dev/null", "/proc/interrupts"),
+        ("dev/pts", "/proc"),
+        ("dev/ptmx", "/proc/sysrq-trigger"),
+        ("dev/console", "/proc/sysrq-trigger"),
+        ("dev/shm", "/proc/sys"),
+    ] {
+        let root = c.home().join(c.id("root"));
+        fs::create_dir_all(&root)?;
+        for name in ["bin", "usr/bin", "etc", "lib", "proc", "sys", "dev", "tmp", "run"] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        for program in ["bin/busybox", "bin/hardened-probe", "usr/bin/victim"] {
+            fs::copy(image.join(program), root.join(program))?;
+        }
+        if root.join(at).exists() {
+            fs::remove_dir(root.join(at))?;
+        }
+        std::os::unix::fs::symlink(to, root.join(at))?;
+        let out = crate::refusals::spec(c, |s| {
+            s["root"] = serde_json::json!({"path": root});
+            s["process"]["args"] = serde_json::json!(["/bin/hardened-probe"]);
+        })?
+        .run()?;
+        // Refusing such an image is as good.
+        if out.status == 0 {
+            let wrong: Vec<_> = verdicts(out)?.into_iter().filter(|(_, v)| v.starts_with("allowed")).collect();
+            ensure!(wrong.is_empty(), "/{at} -> {to}: {wrong:?}");
+        }
+    }
     Ok(())
 }
 

@@ -65,6 +65,11 @@ fn main() -> Result<()> {
         }
     }
     eprintln!();
+    for _ in 0..50 {
+        let (decide, lock_down) = hardening(&c)?;
+        note("decide and compile, µs", "hardened", decide);
+        note("lock-down up to execve, µs", "hardened", lock_down);
+    }
     report(&samples, rounds)
 }
 
@@ -97,6 +102,54 @@ fn exec(c: &Containerd, options: &[&str]) -> Result<f64> {
     c.ctr(&["tasks", "delete", "-f", &id])?;
     c.ctr(&["containers", "delete", &id])?.ok()?;
     Ok(median(&mut times))
+}
+
+/// Our own part of a create, in microseconds: the decision in the shim, and the lock-down in the
+/// container's process, which is made to fail at its very last step.
+fn hardening(c: &Containerd) -> Result<(f64, f64)> {
+    use hardened_sandbox::lockdown::{self, Payload};
+    use hardened_sandbox::{Facts, Host, decide};
+
+    let mut spec: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+    spec["process"]["args"] = serde_json::json!(["/bin/true"]);
+    let spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
+    let host = Host {
+        landlock_abi: 7,
+        seccomp: true,
+        memfd_noexec: true,
+        apparmor: false,
+        selinux: false,
+        may_raise_limits: true,
+        oom_score_adj: 0,
+        hard_limits: BTreeMap::new(),
+        processors: 2,
+    };
+    let begin = Instant::now();
+    let admission = decide(spec, &host, &Facts::default())?;
+    let decided = begin.elapsed();
+
+    // Passes everything, and then has no interpreter.
+    let script = c.home().join("no-interpreter");
+    fs::write(&script, "#!/no/such/interpreter\n")?;
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let payload = Payload::new(vec![script.display().to_string()], vec!["HOME=/".to_owned()]);
+    let (mut reader, mut writer) = std::io::pipe()?;
+    // SAFETY: this program has one thread now, so the child may run any code.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let begin = Instant::now();
+        let failure = lockdown::run(admission.plan(), payload);
+        let elapsed = begin.elapsed().as_secs_f64() * 1e6;
+        let text = if failure.mechanism == "execve" { elapsed.to_string() } else { failure.to_string() };
+        drop(std::io::Write::write_all(&mut writer, text.as_bytes()));
+        lockdown::exit(0);
+    }
+    drop(writer);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut text)?;
+    // SAFETY: a null status is allowed, and the child is ours.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    Ok((decided.as_secs_f64() * 1e6, text.parse().with_context(|| text.clone())?))
 }
 
 /// Memory of the shims themselves, shared pages counted by their share.

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
-    ConnectRequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, ResizePtyRequest, ShutdownRequest,
-    StartRequest, StateRequest, StatsRequest, UpdateTaskRequest,
+    ConnectRequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, ResizePtyRequest,
+    ShutdownRequest, StartRequest, StateRequest, StatsRequest, UpdateTaskRequest,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -18,6 +18,7 @@ crate::tests!(
     stats_are_of_containerds_type,
     calls_out_of_turn_are_refused_by_their_code,
     a_shim_with_containers_does_not_shut_down,
+    a_bundle_that_is_missing_or_broken_is_told_of,
 );
 
 fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
@@ -162,5 +163,39 @@ fn a_shim_with_containers_does_not_shut_down(c: &Containerd) -> Result<()> {
     unsafe { libc::kill(shim, libc::SIGTERM) };
     std::thread::sleep(std::time::Duration::from_millis(300));
     ensure!(client.pids(ctx(), &request)?.processes.len() == 1);
+    running.remove()
+}
+
+fn a_bundle_that_is_missing_or_broken_is_told_of(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let client = client(c, &running)?;
+    let real = std::fs::read_to_string(c.bundle(running.id()).join("config.json"))?;
+    let no_rootfs = real.replace("\"path\":\"rootfs\"", "\"path\":\"elsewhere\"");
+    let large = format!("{{\"annotations\": {{\"a\": \"{}\"}}}}", "x".repeat(9 << 20));
+    let cases: [(&str, Option<&str>, &str); 6] = [
+        ("gone", None, "config.json: No such file"),
+        ("empty", Some(""), "is not an OCI spec: EOF"),
+        ("cut", real.get(..real.len() / 2), "is not an OCI spec"),
+        ("number", Some("7"), "is not an OCI spec"),
+        ("large", Some(&large), "is larger than 8388608 bytes"),
+        ("rootless", Some(&no_rootfs), "elsewhere: No such file"),
+    ];
+    for (name, config, words) in cases {
+        let bundle = c.home().join(c.id("bundle"));
+        if let Some(config) = config {
+            std::fs::create_dir_all(&bundle)?;
+            std::fs::write(bundle.join("config.json"), config)?;
+        }
+        let id = c.id(name);
+        let request = CreateTaskRequest { id: id.clone(), bundle: bundle.display().to_string(), ..Default::default() };
+        let error = client.create(ctx(), &request).err().with_context(|| format!("{name} was taken"))?;
+        ensure!(error.to_string().contains(words), "{name}: {error}");
+        c.nothing_left(&id)?;
+    }
+    for id in ["../x", "a/b", ""] {
+        let request = CreateTaskRequest { id: id.to_owned(), bundle: "/".to_owned(), ..Default::default() };
+        let error = client.create(ctx(), &request).err().context("taken")?;
+        ensure!(code(&error) == Some(Code::INVALID_ARGUMENT), "{id:?}: {error}");
+    }
     running.remove()
 }

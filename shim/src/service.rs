@@ -136,6 +136,7 @@ impl Shim {
         init.begin_start()?;
         let parked = self.tables().parked.remove(&container.id);
         let started = async {
+            crate::state::mark_running(&container.folder, &container.id)?;
             create::release(&container.folder, &container.id).await?;
             match parked {
                 Some(status) => launcher::executed(status).await.map_err(|e| exec::not_started("init", &e)),

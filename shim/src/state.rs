@@ -120,6 +120,23 @@ pub(crate) fn write(folder: &Path, name: &str, value: &impl serde::Serialize) ->
     Ok(path)
 }
 
+/// Tells libcontainer that a container runs: it was not libcontainer that started it, and an exec
+/// is refused in one that does not.
+///
+/// Written whole and renamed, since execs that are launched at once read it at any time.
+pub(crate) fn mark_running(folder: &Path, id: &str) -> Result<()> {
+    let runtime = runtime_root(folder).join(id);
+    let path = runtime.join("state.json");
+    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
+    if let Some(status) = state.get_mut("status") {
+        *status = "running".into();
+    }
+    let new = write(&runtime, "state.json.new", &state)?;
+    fs::rename(&new, &path).with_context(|| format!("rename {}", new.display()))
+}
+
 /// Removes a container's folder, and its namespace's when it was the last in it.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {

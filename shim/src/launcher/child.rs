@@ -13,7 +13,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use hardened_sandbox::LockdownPlan;
 use hardened_sandbox::lockdown::{self, Payload};
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::mount::{MsFlags, mount};
@@ -22,7 +21,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use oci_spec::runtime::Spec;
 
-use super::wire::{self, Answer, Request, RootfsMount, Task};
+use super::wire::{self, Answer, RootfsMount, Task};
 use crate::sys;
 
 /// Entry point. The shim's socket is standard input.
@@ -87,7 +86,7 @@ fn run(socket: &UnixStream) -> Result<i32> {
             }
             Ok(pid)
         }
-        Task::Exec { process } => exec(builder, &request, process),
+        Task::Exec { process } => exec(builder, process),
     }
 }
 
@@ -131,13 +130,7 @@ fn make_directory(rootfs: &Path, directory: &Path) {
     drop(pathrs::Root::open(rootfs).and_then(|root| root.mkdir_all(directory, &permissions)));
 }
 
-fn exec(builder: ContainerBuilder, request: &Request, process: &Path) -> Result<i32> {
-    let folder = request.runtime_root.join(&request.id);
-    // The shim starts containers through their socket, so libcontainer has not seen it.
-    let mut container = Container::load(folder).map_err(|e| anyhow!(chain(&e)))?;
-    if container.status() == ContainerStatus::Created {
-        container.set_status(ContainerStatus::Running).save().map_err(|e| anyhow!(chain(&e)))?;
-    }
+fn exec(builder: ContainerBuilder, process: &Path) -> Result<i32> {
     let pid = builder
         .validate_id()
         .context("container id")?

@@ -13,6 +13,9 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::sys;
 
+/// Where cgroups are mounted: by systemd's convention, which libcgroups demands.
+pub(crate) const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 /// How often the processes of a cgroup are killed again, 10 ms apart: some fork meanwhile.
 const KILL_ROUNDS: u32 = 500;
 
@@ -78,7 +81,7 @@ impl Cgroup {
     pub(crate) fn folder(&self, controller: &str) -> Result<PathBuf> {
         let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
         if Self::is_unified() {
-            return Ok(Path::new("/sys/fs/cgroup").join(relative));
+            return Ok(Path::new(CGROUP_ROOT).join(relative));
         }
         let mount = libcgroups::v1::util::list_subsystem_mount_points().context("find the cgroup mounts")?;
         mount
@@ -86,6 +89,28 @@ impl Cgroup {
             .find(|m| m.file_name().is_some_and(|n| n.to_string_lossy().split(',').any(|c| c == controller)))
             .map(|m| m.join(relative))
             .ok_or_else(|| anyhow!("no cgroup controller {controller} is mounted"))
+    }
+
+    /// Moves the calling process, which must have one thread, into the cgroup in every v1
+    /// hierarchy, and reads back that it is there.
+    pub(crate) fn enter_legacy(&self) -> Result<()> {
+        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
+        // Those that libcgroups makes cgroups in; not systemd's own hierarchy, say.
+        let mounts = libcgroups::v1::util::list_supported_mount_points().context("find the cgroup mounts")?;
+        for mount in mounts.values() {
+            let tasks = mount.join(relative).join("tasks");
+            std::fs::write(&tasks, "0").with_context(|| format!("enter {}", tasks.display()))?;
+        }
+        let now = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        for line in now.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let entered = mounts.keys().any(|known| controllers.split(',').any(|c| c == known.to_string()));
+            if entered && Path::new(path) != self.path {
+                return Err(anyhow!("{}: this process is in {path} of {controllers} instead", self.name()));
+            }
+        }
+        Ok(())
     }
 
     /// Kills every process, until none is left.

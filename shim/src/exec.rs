@@ -93,7 +93,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
     let name = format!("exec-{}.json", process.exec_id);
     let file = state::write(&container.folder, &name, admission.process())?;
     let message = Request {
-        task: Task::Exec { process: file.clone() },
+        task: Task::Exec { process: file.clone(), cgroup: container.cgroup.path().to_owned() },
         id: container.id.clone(),
         runtime_root: state::runtime_root(&container.folder),
         plan: admission.plan().clone(),

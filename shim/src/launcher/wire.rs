@@ -49,6 +49,8 @@ pub(crate) enum Task {
     Exec {
         /// The hardened OCI process.
         process: PathBuf,
+        /// The container's cgroup.
+        cgroup: PathBuf,
     },
 }
 

@@ -1,5 +1,6 @@
 //! The container's cgroup, by libcgroups.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use libcgroups::common::{
     get_cgroup_setup,
 };
 use libcgroups::stats::Stats;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::sys;
 
@@ -68,13 +69,7 @@ impl Cgroup {
     /// Sets limits of a running container. Device rules are not among them: they are the sandbox's.
     pub(crate) fn update(&self, mut resources: LinuxResources) -> Result<()> {
         resources.set_devices(None);
-        let options = ControllerOpt {
-            resources: &resources,
-            disable_oom_killer: false,
-            oom_score_adj: None,
-            freezer_state: None,
-        };
-        self.manager()?.apply(&options).with_context(|| format!("update {}", self.name()))
+        self.apply(&resources)
     }
 
     /// The cgroup's folder with a file of a v1 controller, or of v2.
@@ -89,6 +84,37 @@ impl Cgroup {
             .find(|m| m.file_name().is_some_and(|n| n.to_string_lossy().split(',').any(|c| c == controller)))
             .map(|m| m.join(relative))
             .ok_or_else(|| anyhow!("no cgroup controller {controller} is mounted"))
+    }
+
+    /// Makes the cgroup in every v1 hierarchy, and sets the spec's limits and device rules.
+    pub(crate) fn make_legacy(&self, spec: &Spec) -> Result<()> {
+        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
+        let mounts = libcgroups::v1::util::list_supported_mount_points().context("find the cgroup mounts")?;
+        for mount in mounts.values() {
+            let mut folder = mount.clone();
+            for component in relative {
+                let parent = folder.clone();
+                folder.push(component);
+                match std::fs::create_dir(&folder) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    result => result.with_context(|| format!("make {}", folder.display()))?,
+                }
+                // A new cpuset is empty, and takes no process before it has CPUs and memory
+                // (Documentation/admin-guide/cgroup-v1/cpusets.rst).
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    inherit(&parent.join(file), &folder.join(file))?;
+                }
+            }
+        }
+        if let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
+            self.apply(resources)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
+        self.manager()?.apply(&options).with_context(|| format!("set the limits of {}", self.name()))
     }
 
     /// Moves the calling process, which must have one thread, into the cgroup in every v1
@@ -148,4 +174,14 @@ impl Cgroup {
     pub(crate) fn remove(&self) -> Result<()> {
         self.manager()?.remove().with_context(|| format!("remove {}", self.name()))
     }
+}
+
+/// Copies a setting from the parent, where it is empty and exists.
+fn inherit(from: &Path, to: &Path) -> Result<()> {
+    let Ok(now) = std::fs::read_to_string(to) else { return Ok(()) };
+    if now.trim().is_empty() {
+        let value = std::fs::read_to_string(from).with_context(|| format!("read {}", from.display()))?;
+        std::fs::write(to, value.trim()).with_context(|| format!("write {}", to.display()))?;
+    }
+    Ok(())
 }

@@ -78,6 +78,17 @@ fn run(socket: &UnixStream) -> Result<i32> {
         Task::Create { bundle, rootfs, mounts, loopback } => {
             mount_rootfs(rootfs, mounts)?;
             make_directory(rootfs, &request.plan.cwd);
+            let config = bundle.join("config.json");
+            let mut spec = Spec::load(&config).map_err(|e| anyhow!(chain(&e)))?;
+            if let Some(cgroup) = own_cgroup(&spec, &request.id) {
+                cgroup.make_legacy(&spec)?;
+                enter_legacy_cgroups(&cgroup)?;
+                // Set already; libcontainer would look for the cgroups that it cannot find.
+                if let Some(linux) = spec.linux_mut() {
+                    linux.set_resources(None);
+                }
+                spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
+            }
             let pid = create(builder, bundle)?;
             if *loopback {
                 sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
@@ -89,6 +100,7 @@ fn run(socket: &UnixStream) -> Result<i32> {
         }
         Task::Exec { process, cgroup } => {
             if !Cgroup::is_unified() {
+                private_mounts(MsFlags::MS_SLAVE)?;
                 enter_legacy_cgroups(&Cgroup::new(cgroup, &request.id))?;
             }
             exec(builder, process)
@@ -134,16 +146,24 @@ fn make_directory(rootfs: &Path, directory: &Path) {
     drop(pathrs::Root::open(rootfs).and_then(|root| root.mkdir_all(directory, &permissions)));
 }
 
+/// The container's v1 cgroup, where this process may make it instead of libcontainer: not where
+/// the spec mounts cgroups into the container, for which libcontainer must find them.
+fn own_cgroup(spec: &Spec, id: &str) -> Option<Cgroup> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
+    let mounted = mounts.iter().any(|m| m.typ().as_deref() == Some("cgroup"));
+    (!mounted && !Cgroup::is_unified()).then(|| Cgroup::new(path, id))
+}
+
 /// Moves this process into the container's v1 cgroups, and then has libcontainer find none.
 ///
 /// libcontainer would write a pid to `cgroup.procs` of each hierarchy, for which the kernel stops
 /// all forks and waits for an RCU grace period each time: 23 of the 27 ms of an exec, measured
 /// with 8 hierarchies. A thread that moves only itself, by writing 0 to `tasks`, takes no such
 /// lock (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`); this process has one thread, and
-/// its children are born where it is.
+/// its children are born where it is. Its mounts must be its own.
 fn enter_legacy_cgroups(cgroup: &Cgroup) -> Result<()> {
     cgroup.enter_legacy()?;
-    private_mounts(MsFlags::MS_PRIVATE)?;
     nix::mount::umount2(CGROUP_ROOT, nix::mount::MntFlags::MNT_DETACH).context("hide the cgroup mounts")?;
     mount(Some("tmpfs"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).context("hide the cgroup mounts")
 }

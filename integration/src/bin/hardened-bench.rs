@@ -28,6 +28,11 @@ fn main() -> Result<()> {
     let mut samples = Samples::new();
     let mut note = |what, who, value| samples.entry(what).or_default().entry(who).or_default().push(value);
 
+    for _ in 0..50 {
+        let (decide, lock_down) = hardening(&c)?;
+        note("decide and compile, µs", "hardened", decide);
+        note("lock-down up to execve, µs", "hardened", lock_down);
+    }
     for round in 0..=rounds {
         eprint!("\rstart and exec, round {round} of {rounds} ");
         for (who, options) in CONTENDERS {
@@ -65,11 +70,6 @@ fn main() -> Result<()> {
         }
     }
     eprintln!();
-    for _ in 0..50 {
-        let (decide, lock_down) = hardening(&c)?;
-        note("decide and compile, µs", "hardened", decide);
-        note("lock-down up to execve, µs", "hardened", lock_down);
-    }
     report(&samples, rounds)
 }
 
@@ -222,11 +222,15 @@ fn report(samples: &Samples, rounds: usize) -> Result<()> {
     for (what, contenders) in samples {
         let of = |who: &str| contenders.get(who).map_or(f64::NAN, |v| median(&mut v.clone()));
         let (hardened, runc, crun) = (of("hardened"), of("runc"), of("crun"));
-        table.push_str(&format!(
-            "| {what} | {hardened:.1} | {runc:.1} | {crun:.1} | {:.2} | {:.2} |\n",
-            hardened / runc,
-            hardened / crun
-        ));
+        if runc.is_nan() {
+            table.push_str(&format!("| {what} | {hardened:.1} | | | | |\n"));
+        } else {
+            table.push_str(&format!(
+                "| {what} | {hardened:.1} | {runc:.1} | {crun:.1} | {:.2} | {:.2} |\n",
+                hardened / runc,
+                hardened / crun
+            ));
+        }
         if contenders.contains_key("unfiltered") {
             let unfiltered = of("unfiltered");
             table.push_str(&format!(

@@ -122,8 +122,9 @@ impl<'a> NoNewPrivs<'a> {
             (CapSet::Ambient, wanted.ambient),
         ];
         for (set, wanted) in sets {
-            if read_capabilities(set)? != wanted {
-                caps::set(None, set, &wanted.to_caps())
+            let found = read_capabilities(set)?;
+            if found != wanted {
+                set_capabilities(set, found, wanted)
                     .map_err(|e| Failure::unverified("capabilities", format!("set {set:?} to {wanted}: {e}")))?;
             }
         }
@@ -135,6 +136,14 @@ impl<'a> NoNewPrivs<'a> {
         }
         Ok(CapabilitiesDropped { plan: self.plan })
     }
+}
+
+/// The bounding set can only be dropped from, one by one; the others are set as a whole.
+fn set_capabilities(set: CapSet, found: CapabilitySet, wanted: CapabilitySet) -> Result<(), caps::errors::CapsError> {
+    if !matches!(set, CapSet::Bounding) {
+        return caps::set(None, set, &wanted.to_caps());
+    }
+    found.without(wanted).to_caps().into_iter().try_for_each(|capability| caps::drop(None, set, capability))
 }
 
 fn read_capabilities(set: CapSet) -> Result<CapabilitySet, Failure> {

@@ -36,9 +36,8 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         ));
     }
     let bundle = Path::new(&request.bundle);
-    let spec = read_spec(bundle)?;
+    let mut spec = read_spec(bundle)?;
     let facts = host::facts(&spec)?;
-    let mut spec = spec;
     place(&mut spec, bundle, &shim.namespace, &request.id)?;
 
     let admission = decide(spec, &shim.host, &facts)?;
@@ -56,22 +55,24 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         stderr: request.stderr.clone(),
         terminal: request.terminal,
     };
-    let launched = launch(shim, &request, &admission, &state, &streams).await;
-    let (launched, io) = match launched {
+    let launched = async {
+        let (launched, io) = launch(shim, &request, &admission, &state, &streams).await?;
+        let record = Record {
+            pid: launched.pid,
+            start_time: state::start_time(launched.pid).unwrap_or_default(),
+            cgroup: cgroup.path().to_owned(),
+        };
+        state::write(state.path(), "container.json", &record)?;
+        Ok((launched, io))
+    };
+    let (launched, io) = match launched.await {
         Ok(launched) => launched,
         Err(fault) => {
-            // libcontainer cleans up after itself, unless it was killed.
+            // libcontainer cleans up after itself, unless it was killed, or had done its part.
             undo(shim, &cgroup, &request.id).await;
             return Err(fault);
         }
     };
-    let record = Record {
-        pid: launched.pid,
-        start_time: state::start_time(launched.pid).unwrap_or_default(),
-        cgroup: cgroup.path().to_owned(),
-    };
-    state::write(state.path(), "container.json", &record)?;
-
     let init = Arc::new(Process::new(String::new(), streams));
     init.launched(launched.pid, io);
     let own_pid_namespace = makes(admission.spec(), LinuxNamespaceType::Pid);

@@ -417,6 +417,14 @@ impl Containerd {
     }
 }
 
+/// Parent of a process.
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command in parentheses may hold anything, more of them too.
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Every process and its command line.
 ///
 /// # Errors
@@ -518,6 +526,15 @@ impl Running<'_> {
         let list = self.containerd.ctr(&["tasks", "ls"])?.ok()?.text();
         let line = list.lines().find(|l| l.split_whitespace().next() == Some(&self.id)).context("no task")?;
         line.split_whitespace().nth(1).and_then(|p| p.parse().ok()).context("no pid")
+    }
+
+    /// Pid of its shim.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn shim(&self) -> Result<i32> {
+        let shims = self.containerd.shims()?;
+        shims.into_iter().find(|(_, line)| line.contains(&self.id)).map(|(pid, _)| pid).context("no shim")
     }
 
     /// Kills and deletes it.

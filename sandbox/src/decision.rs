@@ -153,13 +153,10 @@ pub fn decide(mut spec: Spec, host: &Host, facts: &Facts) -> Result<Admission, R
         (Some(sandbox), true) => sandbox,
         _ => return Err(Refusal { profile: Profile::BASELINE.described(), violations }),
     };
-    let program = match sandbox.filter().compile() {
-        Ok(program) => program,
-        Err(error) => {
-            violations.push(Violation::invalid("linux.seccomp", error.to_string(), "use a smaller seccomp profile"));
-            return Err(Refusal { profile: described(&sandbox), violations });
-        }
-    };
+    let program = sandbox.filter().compile().map_err(|error| Refusal {
+        profile: described(&sandbox),
+        violations: vec![Violation::invalid("linux.seccomp", error.to_string(), "use a smaller seccomp profile")],
+    })?;
     let mut notes = Vec::new();
     let Some(plan) = harden(&mut spec, &sandbox, host, program, &mut notes) else {
         let missing = Violation::invalid("process", "missing", "give the container a process and a linux section");

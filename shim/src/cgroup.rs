@@ -1,5 +1,6 @@
 //! The container's cgroup, by libcgroups.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use libcgroups::common::{
     get_cgroup_setup,
 };
 use libcgroups::stats::Stats;
+use libcgroups::v1::ControllerType;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::sys;
@@ -47,6 +49,11 @@ impl Cgroup {
         create_cgroup_manager(config).with_context(|| self.name())
     }
 
+    /// The path below a hierarchy's mount.
+    fn relative(&self) -> &Path {
+        self.path.strip_prefix("/").unwrap_or(&self.path)
+    }
+
     fn name(&self) -> String {
         format!("cgroup {}", self.path.display())
     }
@@ -74,25 +81,22 @@ impl Cgroup {
 
     /// The cgroup's folder with a file of a v1 controller, or of v2.
     pub(crate) fn folder(&self, controller: &str) -> Result<PathBuf> {
-        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
         if Self::is_unified() {
-            return Ok(Path::new(CGROUP_ROOT).join(relative));
+            return Ok(Path::new(CGROUP_ROOT).join(self.relative()));
         }
         let mount = libcgroups::v1::util::list_subsystem_mount_points().context("find the cgroup mounts")?;
         mount
             .into_iter()
             .find(|m| m.file_name().is_some_and(|n| n.to_string_lossy().split(',').any(|c| c == controller)))
-            .map(|m| m.join(relative))
+            .map(|m| m.join(self.relative()))
             .ok_or_else(|| anyhow!("no cgroup controller {controller} is mounted"))
     }
 
     /// Makes the cgroup in every v1 hierarchy, and sets the spec's limits and device rules.
     pub(crate) fn make_legacy(&self, spec: &Spec) -> Result<()> {
-        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
-        let mounts = libcgroups::v1::util::list_supported_mount_points().context("find the cgroup mounts")?;
-        for mount in mounts.values() {
-            let mut folder = mount.clone();
-            for component in relative {
+        for (controller, mount) in legacy_mounts()? {
+            let mut folder = mount;
+            for component in self.relative() {
                 let parent = folder.clone();
                 folder.push(component);
                 match std::fs::create_dir(&folder) {
@@ -101,8 +105,10 @@ impl Cgroup {
                 }
                 // A new cpuset is empty, and takes no process before it has CPUs and memory
                 // (Documentation/admin-guide/cgroup-v1/cpusets.rst).
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    inherit(&parent.join(file), &folder.join(file))?;
+                if controller == ControllerType::CpuSet {
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        inherit(&parent.join(file), &folder.join(file))?;
+                    }
                 }
             }
         }
@@ -120,11 +126,9 @@ impl Cgroup {
     /// Moves the calling process, which must have one thread, into the cgroup in every v1
     /// hierarchy, and reads back that it is there.
     pub(crate) fn enter_legacy(&self) -> Result<()> {
-        let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
-        // Those that libcgroups makes cgroups in; not systemd's own hierarchy, say.
-        let mounts = libcgroups::v1::util::list_supported_mount_points().context("find the cgroup mounts")?;
+        let mounts = legacy_mounts()?;
         for mount in mounts.values() {
-            let tasks = mount.join(relative).join("tasks");
+            let tasks = mount.join(self.relative()).join("tasks");
             std::fs::write(&tasks, "0").with_context(|| format!("enter {}", tasks.display()))?;
         }
         let now = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
@@ -174,6 +178,11 @@ impl Cgroup {
     pub(crate) fn remove(&self) -> Result<()> {
         self.manager()?.remove().with_context(|| format!("remove {}", self.name()))
     }
+}
+
+/// v1 hierarchies that libcgroups makes cgroups in; not systemd's own, say.
+fn legacy_mounts() -> Result<HashMap<ControllerType, PathBuf>> {
+    libcgroups::v1::util::list_supported_mount_points().context("find the cgroup mounts")
 }
 
 /// Copies a setting from the parent, where it is empty and exists.

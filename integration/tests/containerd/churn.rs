@@ -43,7 +43,7 @@ fn two_hundred_cycles_leave_nothing(c: &Containerd) -> Result<()> {
 
 fn a_shim_does_not_grow_with_execs(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sleep", "1000"])?;
-    let shim = c.shims()?.into_iter().find(|(_, line)| line.contains(running.id())).context("no shim")?.0;
+    let shim = running.shim()?;
     let measure = || -> Result<(u64, usize)> {
         let status = fs::read_to_string(format!("/proc/{shim}/status"))?;
         let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;

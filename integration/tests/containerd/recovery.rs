@@ -1,7 +1,7 @@
 //! When containerd, a shim or a launcher goes away.
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, eventually, processes};
+use hardened_integration::{Containerd, eventually, parent, processes};
 
 crate::tests!(
     a_shim_that_is_killed_is_cleaned_up,
@@ -24,7 +24,7 @@ fn a_shim_that_is_killed_is_cleaned_up(c: &Containerd) -> Result<()> {
     let address = std::fs::read_to_string(c.bundle(running.id()).join("address"))?;
     let socket = std::path::PathBuf::from(address.trim_start_matches("unix://"));
     ensure!(socket.exists(), "{}", socket.display());
-    let shim = c.shims()?.into_iter().find(|(_, line)| line.contains(running.id())).context("no shim")?.0;
+    let shim = running.shim()?;
     kill(shim);
     eventually("init is gone", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
     let id = running.id().to_owned();
@@ -52,9 +52,7 @@ fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {
         'wait: while std::time::Instant::now() < end && run.try_wait()?.is_none() {
             let shims = c.shims()?;
             for (pid, line) in processes()? {
-                let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                let parent = parent.rsplit(')').next().and_then(|r| r.split_whitespace().nth(1)?.parse().ok());
-                let ours = parent.is_some_and(|p: i32| shims.get(&p).is_some_and(|l| l.contains(&id)));
+                let ours = parent(pid).is_some_and(|p| shims.get(&p).is_some_and(|l| l.contains(&id)));
                 if ours && line.contains(" launch ") {
                     std::thread::sleep(std::time::Duration::from_micros(delay * 400));
                     kill(pid);
@@ -79,13 +77,8 @@ fn containers_of_one_pod_share_a_shim(c: &Containerd) -> Result<()> {
     let first = c.start_container(&options, &["sleep", "1000"])?;
     let shims = c.shims()?.len();
     let second = c.start_container(&options, &["sleep", "1000"])?;
-    let theirs: Vec<i32> = [&first, &second]
-        .iter()
-        .map(|r| {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", r.pid()?))?;
-            stat.rsplit(')').next().and_then(|r| r.split_whitespace().nth(1)?.parse().ok()).context("parent")
-        })
-        .collect::<Result<_>>()?;
+    let theirs: Vec<i32> =
+        [&first, &second].iter().map(|r| parent(r.pid()?).context("parent")).collect::<Result<_>>()?;
     ensure!(theirs[0] == theirs[1], "two shims, {theirs:?}, of {shims}");
     let id = first.id().to_owned();
     drop(first);

@@ -35,16 +35,18 @@ fn stdin_of_an_exec_reaches_it_and_ends(c: &Containerd) -> Result<()> {
     running.remove()
 }
 
+/// A command as a line for a shell.
+fn quoted(command: &Command, quote: char) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|w| format!("{quote}{}{quote}", w.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
 fn a_gibibyte_comes_through_byte_for_byte(c: &Containerd) -> Result<()> {
     let id = c.id("gib");
     let program = "yes 0123456789abcde | head -c 1073741824";
     let run_it = c.command(&["run", "--rm", "--runtime", HARDENED, IMAGE, &id, "sh", "-c", program]);
-    let line: Vec<String> = std::iter::once(run_it.get_program())
-        .chain(run_it.get_args())
-        .map(|a| format!("'{}'", a.to_string_lossy()))
-        .collect();
     let mut sum = Command::new("sh");
-    sum.arg("-c").arg(format!("{} | sha256sum", line.join(" ")));
+    sum.arg("-c").arg(format!("{} | sha256sum", quoted(&run_it, '\'')));
     let through = run(&mut sum, b"", Duration::from_secs(110))?.ok()?.text();
     let mut sum = Command::new("sh");
     sum.arg("-c").arg(format!("{program} | sha256sum"));
@@ -64,12 +66,8 @@ fn the_last_bytes_before_the_exit_are_not_lost(c: &Containerd) -> Result<()> {
 fn a_slow_reader_gets_everything(c: &Containerd) -> Result<()> {
     let id = c.id("slow");
     let run_it = c.command(&["run", "--rm", "--runtime", HARDENED, IMAGE, &id, "head", "-c", "3000000", "/dev/zero"]);
-    let line: Vec<String> = std::iter::once(run_it.get_program())
-        .chain(run_it.get_args())
-        .map(|a| format!("'{}'", a.to_string_lossy()))
-        .collect();
     let mut slow = Command::new("sh");
-    slow.arg("-c").arg(format!("{} | (sleep 2; wc -c)", line.join(" ")));
+    slow.arg("-c").arg(format!("{} | (sleep 2; wc -c)", quoted(&run_it, '\'')));
     let out = run(&mut slow, b"", Duration::from_secs(60))?.ok()?;
     ensure!(out.text() == "3000000", "{out:?}");
     Ok(())
@@ -104,14 +102,10 @@ fn a_container_without_streams_runs(c: &Containerd) -> Result<()> {
 /// Runs `ctr` on a terminal of 33 rows and 77 columns, with what is typed on it.
 fn on_terminal(c: &Containerd, arguments: &[&str], typed: &str) -> Result<hardened_integration::Output> {
     let ctr = c.command(arguments);
-    let line: Vec<String> = std::iter::once(ctr.get_program())
-        .chain(ctr.get_args())
-        .map(|a| format!("\"{}\"", a.to_string_lossy()))
-        .collect();
     let mut script = Command::new("sh");
     script.arg("-c").arg(format!(
         "({typed}) | script -qefc 'stty rows 33 cols 77; {}' /dev/null",
-        line.join(" ").replace('\'', "'\\''")
+        quoted(&ctr, '"').replace('\'', "'\\''")
     ));
     run(&mut script, b"", Duration::from_secs(60))
 }

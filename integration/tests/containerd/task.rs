@@ -192,7 +192,7 @@ fn zombies_are_reaped(c: &Containerd) -> Result<()> {
         running.exec(&["sh", "-c", "(sleep 0.1 &) ; true"])?.ok()?;
     }
     // Orphans of execs are init's to reap, and sleep does not; those of the shim must be gone.
-    let shim = c.shims()?.into_iter().find(|(_, line)| line.contains(running.id())).context("no shim")?.0;
+    let shim = running.shim()?;
     eventually("the shim has no zombie", || {
         hardened_integration::processes().is_ok_and(|all| {
             all.keys().all(|pid| {

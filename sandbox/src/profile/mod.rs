@@ -42,7 +42,7 @@ impl Profile {
     pub const BASELINE: Self = Self {
         name: "baseline",
         capabilities: baseline::CAPABILITIES,
-        groups: &[baseline::ALLOWED, baseline::CONDITIONAL, baseline::DENIED],
+        groups: &[baseline::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED],
         execute_from_writable: true,
     };
 
@@ -50,7 +50,7 @@ impl Profile {
     pub const RESTRICTED: Self = Self {
         name: "restricted",
         capabilities: CapabilitySet::of(&["NET_BIND_SERVICE"]),
-        groups: &[restricted::ALLOWED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED],
+        groups: &[restricted::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED],
         execute_from_writable: false,
     };
 

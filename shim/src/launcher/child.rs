@@ -100,7 +100,7 @@ fn run(socket: &UnixStream) -> Result<i32> {
         }
         Task::Exec { process, cgroup } => {
             if !Cgroup::is_unified() {
-                private_mounts(MsFlags::MS_SLAVE)?;
+                private_mounts()?;
                 enter_legacy_cgroups(&Cgroup::new(cgroup, &request.id))?;
             }
             exec(builder, process)
@@ -122,8 +122,7 @@ fn create(builder: ContainerBuilder, bundle: &Path) -> Result<i32> {
 /// Mounts the root file system in a mount namespace of the launcher's own, of which the
 /// container's is a copy: nothing is ever mounted on the host, and nothing can be left there.
 fn mount_rootfs(rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
-    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
-    private_mounts(MsFlags::MS_SLAVE)?;
+    private_mounts()?;
     let show = rootfs.display();
     let found = fs::symlink_metadata(rootfs).with_context(|| format!("root file system {show}"))?;
     if !found.is_dir() {
@@ -168,9 +167,11 @@ fn enter_legacy_cgroups(cgroup: &Cgroup) -> Result<()> {
     mount(Some("tmpfs"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).context("hide the cgroup mounts")
 }
 
-fn private_mounts(propagation: MsFlags) -> Result<()> {
+/// Gives this process a mount namespace of its own.
+fn private_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | propagation, None::<&str>)
+    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .context("cut the launcher's mounts off from the host's")
 }
 

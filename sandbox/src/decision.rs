@@ -4,6 +4,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec
 
 use crate::host::{Host, LEAST_LANDLOCK_ABI};
 use crate::landlock_plan::LandlockPlan;
+use crate::mask_plan::MaskPlan;
 use crate::plan::LockdownPlan;
 use crate::profile::Profile;
 use crate::refusal::{Note, Refusal, Violation};
@@ -98,6 +99,7 @@ impl Admission {
         let mut notes = Vec::new();
         let hardened = process::harden(&mut process, &self.sandbox, &self.host, &mut notes);
         let plan = LockdownPlan {
+            masks: None,
             capabilities: hardened.capabilities,
             // An exec that names no label gets the container's.
             apparmor: hardened.apparmor.or_else(|| self.plan.apparmor.clone()),
@@ -292,6 +294,7 @@ fn harden(
     let hardened = process::harden(&mut process, sandbox, host, notes);
     let landlock = LandlockPlan::new(sandbox, &mounts, host);
     mounts::harden(&mut linux, &mut mounts, host, notes);
+    let masks = MaskPlan::new(&linux, &mounts);
     // libcontainer's filter compiler swaps the operands of SCMP_CMP_MASKED_EQ: it gets no filter.
     linux.set_seccomp(None);
     let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
@@ -304,6 +307,7 @@ fn harden(
     // Nothing that libcontainer does may be steered by an annotation of the image or the pod.
     spec.set_annotations(None);
     Some(LockdownPlan {
+        masks: Some(masks),
         capabilities: hardened.capabilities,
         apparmor: hardened.apparmor,
         selinux: hardened.selinux,

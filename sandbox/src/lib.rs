@@ -17,6 +17,7 @@ mod devices;
 mod host;
 pub mod landlock_plan;
 pub mod lockdown;
+mod mask_plan;
 mod mounts;
 mod plan;
 mod process;
@@ -27,6 +28,7 @@ pub mod seccomp;
 
 pub use decision::{Admission, ExecAdmission, Facts, PROFILE_ANNOTATION, decide};
 pub use host::{Host, LEAST_LANDLOCK_ABI};
+pub use mask_plan::MaskPlan;
 pub use plan::{LockdownPlan, PlanError};
 pub use refusal::{Note, Reason, Refusal, Violation};
 pub use sandbox::Sandbox;

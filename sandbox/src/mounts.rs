@@ -84,12 +84,14 @@ pub(crate) fn check(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violat
                 "use mountPropagation: None or HostToContainer",
             ));
         }
-        if kind == "proc" && mount.destination() != Path::new("/proc") {
-            violations.push(Violation::policy(
-                field.clone(),
-                "a second /proc, without masks",
-                "mount proc at /proc only",
-            ));
+        for (file_system, place) in [("proc", "/proc"), ("sysfs", "/sys")] {
+            if kind == file_system && mount.destination() != Path::new(place) {
+                violations.push(Violation::policy(
+                    field.clone(),
+                    format!("a second {place}, without masks"),
+                    format!("mount {file_system} at {place} only"),
+                ));
+            }
         }
         if is_bind(mount)
             && let Some(source) = mount.source()

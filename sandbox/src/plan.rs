@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::capability::CapabilitySet;
 use crate::landlock_plan::LandlockPlan;
+use crate::mask_plan::MaskPlan;
 use crate::seccomp::Program;
 
 /// Largest plan that is decoded, in bytes: a full program of 4096 instructions is 64 KiB of text.
@@ -29,6 +30,9 @@ pub struct Capabilities {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockdownPlan {
+    /// What the runtime has masked; absent for an exec, which joins init's mounts, where nothing
+    /// can be unmounted.
+    pub masks: Option<MaskPlan>,
     /// Exactly the sets that the process has when the payload starts.
     pub capabilities: Capabilities,
     /// AppArmor profile to enter on `execve`.

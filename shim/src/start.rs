@@ -13,7 +13,7 @@ use containerd_shim::{Flags, StartOpts};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 
-use crate::launcher::read_bounded;
+use crate::launcher::{Program, read_bounded};
 
 /// Set by containerd's CRI alone, never taken from a pod: its own sandbox id.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
@@ -124,6 +124,8 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str) -> Result<(
         }
         Err(error) => return Err(error).with_context(|| format!("listen at {}", path.display())),
     };
+    // A shim without it could run no launcher: told here, where containerd shows what went wrong.
+    drop(Program::open()?);
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command
         .args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &options.address, "-socket", address])

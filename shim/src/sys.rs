@@ -62,27 +62,6 @@ pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// An empty file in memory that can be sealed and executed: memfd_create(2).
-pub(crate) fn executable_memfd() -> io::Result<File> {
-    const MFD_EXEC: libc::c_uint = 0x10;
-    let create = |flags| {
-        // SAFETY: the name is NUL terminated.
-        check(unsafe { libc::memfd_create(c"hardened".as_ptr(), flags) }.into())
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // Before Linux 6.3 there is no MFD_EXEC, and every memfd is executable.
-    let fd = create(flags | MFD_EXEC).or_else(|_| create(flags))?;
-    // SAFETY: the kernel just gave this descriptor to us.
-    Ok(unsafe { File::from_raw_fd(fd as i32) })
-}
-
-/// Makes a memfd immutable for good.
-pub(crate) fn seal(memfd: &File) -> io::Result<()> {
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.into()).map(drop)
-}
-
 /// Refuses executable memfds in the pid namespace of a process: `vm.memfd_noexec = 2`,
 /// Documentation/admin-guide/sysctl/vm.rst. The setting is of the *writer's* pid namespace, so a
 /// child writes it that was born there; it cannot be lowered again from within.

@@ -1,15 +1,19 @@
 //! Tries what a sandboxed process must not be able to do, and prints a JSON line for each try.
 //!
 //! `hardened-probe` runs all tries; `hardened-probe NAME...` only these; `hardened-probe --list`
-//! names them; `every-call` tries every number; `bench` times three calls. Each runs in a child of its own, since some end in SIGSYS. A call counts as
-//! *denied* only where it fails the way a sandbox makes it fail; `EINVAL` or `EFAULT` means that
-//! the kernel's own code was reached.
+//! names them; `every-call` tries every number; `bench` times three calls. Each runs in a child of
+//! its own, since some end in SIGSYS. A call counts as *denied* only where it fails the way a
+//! sandbox makes it fail; `EINVAL` or `EFAULT` means that the kernel's own code was reached.
+//!
+//! `hardened-probe without NUMBER[,NUMBER...] PROGRAM ARGUMENTS...` runs a program on a kernel that
+//! answers ENOSYS to these calls, as an older one would.
 //!
 //! Static, and without anything but libc: it runs in an empty image.
 
 use std::io::Write;
 
 mod tries;
+mod without;
 
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +94,7 @@ fn main() {
     match wanted.first().map(String::as_str) {
         Some("every-call") => return tries::every_call(),
         Some("bench") => return tries::bench(),
+        Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),
         _ => {}
     }
     let mut out = std::io::stdout();

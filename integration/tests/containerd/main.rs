@@ -6,6 +6,7 @@ use anyhow::Result;
 use hardened_integration::{Containerd, Generation};
 use libtest_mimic::{Arguments, Trial};
 
+mod adversity;
 mod churn;
 mod programs;
 mod recovery;
@@ -46,6 +47,7 @@ fn main() {
         ("sandbox", sandbox::TESTS),
         ("refusals", refusals::TESTS),
         ("recovery", recovery::TESTS),
+        ("adversity", adversity::TESTS),
         ("churn", churn::TESTS),
         ("programs", programs::TESTS),
     ];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::{Containerd, Output, RUNC, repository};
@@ -259,8 +260,26 @@ fn a_missing_working_directory_is_made_inside_the_root(c: &Containerd) -> Result
 
 /// CVE-2023-27561, CVE-2023-28642, CVE-2025-31133, CVE-2025-54867: an image that puts symbolic
 /// links where the runtime mounts and masks.
-fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<()> {
+/// A root file system of its own, with the probe and what it looks for.
+pub(crate) fn small_image(c: &Containerd) -> Result<PathBuf> {
     let image = repository().join("target/integration/rootfs");
+    let root = c.home().join(c.id("root"));
+    fs::create_dir_all(&root)?;
+    for name in ["bin", "usr/bin", "etc", "lib", "proc", "sys", "dev", "tmp", "run"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    for program in ["bin/busybox", "bin/hardened-probe", "usr/bin/victim"] {
+        fs::copy(image.join(program), root.join(program))?;
+    }
+    Ok(root)
+}
+
+/// What succeeded of all that the probe tried.
+pub(crate) fn allowed(probe: Output) -> Result<Vec<(String, String)>> {
+    Ok(verdicts(probe)?.into_iter().filter(|(_, v)| v.starts_with("allowed")).collect())
+}
+
+fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<()> {
     for (at, to) in [
         ("proc", "/tmp"),
         ("proc", "/evil"),
@@ -272,14 +291,7 @@ fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<(
         ("dev/console", "/proc/sysrq-trigger"),
         ("dev/shm", "/proc/sys"),
     ] {
-        let root = c.home().join(c.id("root"));
-        fs::create_dir_all(&root)?;
-        for name in ["bin", "usr/bin", "etc", "lib", "proc", "sys", "dev", "tmp", "run"] {
-            fs::create_dir_all(root.join(name))?;
-        }
-        for program in ["bin/busybox", "bin/hardened-probe", "usr/bin/victim"] {
-            fs::copy(image.join(program), root.join(program))?;
-        }
+        let root = small_image(c)?;
         if root.join(at).exists() {
             fs::remove_dir(root.join(at))?;
         }
@@ -291,7 +303,7 @@ fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<(
         .run()?;
         // Refusing such an image is as good.
         if out.status == 0 {
-            let wrong: Vec<_> = verdicts(out)?.into_iter().filter(|(_, v)| v.starts_with("allowed")).collect();
+            let wrong = allowed(out)?;
             ensure!(wrong.is_empty(), "/{at} -> {to}: {wrong:?}");
         }
     }

@@ -14,6 +14,7 @@
 mod files;
 mod home;
 mod label;
+mod masks;
 mod program;
 mod sys;
 
@@ -68,7 +69,8 @@ impl std::error::Error for Failure {}
 #[must_use = "coming back is a failure"]
 pub fn run(plan: &LockdownPlan, payload: Payload) -> Failure {
     let filtered = Unconfined { plan }
-        .set_no_new_privs()
+        .verify_masks()
+        .and_then(Masked::set_no_new_privs)
         .and_then(NoNewPrivs::drop_capabilities)
         .and_then(CapabilitiesDropped::label)
         .and_then(Labelled::restrict_files)
@@ -85,6 +87,20 @@ struct Unconfined<'a> {
 }
 
 impl<'a> Unconfined<'a> {
+    fn verify_masks(self) -> Result<Masked<'a>, Failure> {
+        if let Some(plan) = &self.plan.masks {
+            masks::verify(plan)?;
+        }
+        Ok(Masked { plan: self.plan })
+    }
+}
+
+/// procfs and sysfs show what they should.
+struct Masked<'a> {
+    plan: &'a LockdownPlan,
+}
+
+impl<'a> Masked<'a> {
     /// Also goes to the working directory, and leaves the launcher's session keyring: a container
     /// must not find the node's keys.
     fn set_no_new_privs(self) -> Result<NoNewPrivs<'a>, Failure> {

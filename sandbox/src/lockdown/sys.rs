@@ -2,8 +2,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::seccomp::Program;
 
@@ -87,6 +90,21 @@ pub(super) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the path is empty and NUL terminated, and `found` is large enough by its type.
     check(unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut found) }.into())?;
     Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
+
+/// A handle on a path below a folder, whatever symbolic links lie on the way: openat2(2), Linux 5.6.
+pub(super) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: open_how is plain data, for which all zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: the path is NUL terminated, and the size is that of `how`.
+    let file = check(unsafe {
+        libc::syscall(libc::SYS_openat2, folder.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+    })?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    Ok(unsafe { File::from_raw_fd(file as i32) })
 }
 
 /// Ends the process at once, without running destructors or exit handlers: the filter may forbid

@@ -1,6 +1,5 @@
 //! The program that launchers run: this one, through a handle that nobody can write through.
 
-use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -14,18 +13,9 @@ use crate::sys;
 pub(crate) struct Program(OwnedFd);
 
 impl Program {
-    /// A read-only mount of the binary; where the kernel cannot make one (before Linux 5.12), a
-    /// sealed copy in memory.
+    /// A read-only mount of the binary.
     pub(crate) fn open() -> Result<Self> {
-        sys::read_only_self().map(Self).or_else(|_| Self::sealed_copy())
-    }
-
-    fn sealed_copy() -> Result<Self> {
-        let mut binary = File::open("/proc/self/exe").context("open this program")?;
-        let mut copy = sys::executable_memfd().context("make a memfd")?;
-        std::io::copy(&mut binary, &mut copy).context("copy this program into a memfd")?;
-        sys::seal(&copy).context("seal the copy of this program")?;
-        Ok(Self(copy.into()))
+        sys::read_only_self().map(Self).context("make a read-only mount of this program")
     }
 
     /// A path that leads to the program in this process and in a child of it until it executes.
@@ -45,8 +35,5 @@ mod tests {
         // Opening it for writing would answer ETXTBSY, since it runs right now: ask the mount.
         let mount = Program(sys::read_only_self().unwrap());
         assert!(fstatvfs(&mount.0).unwrap().flags().contains(FsFlags::ST_RDONLY));
-        let copy = Program::sealed_copy().unwrap();
-        let written = std::fs::OpenOptions::new().write(true).open(copy.path()).and_then(|f| f.set_len(0));
-        assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

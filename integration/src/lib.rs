@@ -1,5 +1,7 @@
 //! A private containerd for tests: own root, state, socket and cgroups, all removed at the end.
 
+pub mod direct;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -48,6 +50,18 @@ impl Generation {
 pub fn repository() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// Where containerds keep their roots: on disk, since overlayfs cannot have an upper layer on
+/// every tmpfs, unless `HARDENED_TEST_ROOT` names another place. In a guest the disk is an
+/// overlay itself.
+fn test_root() -> PathBuf {
+    std::env::var_os("HARDENED_TEST_ROOT").map_or_else(|| repository().join("target/integration"), PathBuf::from)
+}
+
+/// How much longer than usual things may take: `HARDENED_PATIENCE` times.
+fn patience() -> u32 {
+    std::env::var("HARDENED_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// What a program printed and how it ended.
@@ -108,7 +122,7 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Outpu
 
 fn wait(child: &mut Child, limit: Duration) -> Result<i32> {
     use std::os::unix::process::ExitStatusExt;
-    let end = Instant::now() + limit;
+    let end = Instant::now() + limit * patience();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
@@ -125,11 +139,11 @@ fn wait(child: &mut Child, limit: Duration) -> Result<i32> {
 /// Waits until something is so.
 ///
 /// # Errors
-/// It is not so within 15 seconds.
+/// It is not so within 15 seconds, times the patience asked for.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(15);
+    let end = Instant::now() + Duration::from_secs(15) * patience();
     while !is_so() {
-        ensure!(Instant::now() < end, "after 15 s still not: {what}");
+        ensure!(Instant::now() < end, "still not after waiting: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
@@ -140,7 +154,6 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
 pub struct Containerd {
     generation: Generation,
     home: PathBuf,
-    /// On disk: overlayfs cannot have an upper layer on every tmpfs.
     root: PathBuf,
     namespace: String,
     child: Mutex<Option<Child>>,
@@ -172,7 +185,7 @@ impl Containerd {
             home,
             // Of its own, since /run/hardened and cgroups are the machine's.
             namespace: format!("test{name}"),
-            root: repository().join("target/integration").join(format!("root-{name}")),
+            root: test_root().join(format!("root-{name}")),
             child: Mutex::new(None),
             counter: AtomicU32::new(0),
         };
@@ -242,7 +255,7 @@ impl Containerd {
         &self.namespace
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.home.join("bin").display())
     }
 

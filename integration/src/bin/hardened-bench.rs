@@ -6,6 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, Generation, HARDENED, IMAGE, RUNC, processes, repository, run};
 
 /// One contender: name, and options of `ctr run`.
@@ -33,15 +34,18 @@ fn main() -> Result<()> {
         note("decide and compile, µs", "hardened", decide);
         note("lock-down up to execve, µs", "hardened", lock_down);
     }
+    let config = stored_config(&c)?;
     for round in 0..=rounds {
         eprint!("\rstart and exec, round {round} of {rounds} ");
         for (who, options) in CONTENDERS {
+            let rpc = create_and_start(&c, who, &config)?;
             let once = start(&c, options)?;
             let exec = exec(&c, options)?;
             // The first round fills caches.
             if round > 0 {
                 note("run --rm, ms", who, once);
                 note("exec, ms", who, exec);
+                note("Create + Start as RPCs, ms", who, rpc);
             }
         }
     }
@@ -87,6 +91,28 @@ fn start(c: &Containerd, options: &[&str]) -> Result<f64> {
     let begin = Instant::now();
     run_in(c, options, &["true"])?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)
+}
+
+/// What containerd writes for a container with its default seccomp profile.
+fn stored_config(c: &Containerd) -> Result<serde_json::Value> {
+    let id = id(c);
+    c.ctr(&["run", "-d", "--runtime", RUNC, "--seccomp", IMAGE, &id, "sleep", "1000"])?.ok()?;
+    let config = fs::read_to_string(c.bundle(&id).join("config.json"))?;
+    c.ctr(&["tasks", "delete", "-f", &id])?;
+    c.ctr(&["containers", "delete", &id])?.ok()?;
+    Ok(serde_json::from_str(&config)?)
+}
+
+/// Create and Start of a shim that serves already.
+fn create_and_start(c: &Containerd, who: &str, config: &serde_json::Value) -> Result<f64> {
+    let (binary, oci_runtime) = match who {
+        "hardened" => ("containerd-shim-hardened-v1", None),
+        _ => ("containerd-shim-runc-v2", Some(who)),
+    };
+    let direct = Direct::start(c, binary, config)?;
+    let elapsed = direct.create_and_start(oci_runtime).with_context(|| who.to_owned())?;
+    direct.end()?;
+    Ok(elapsed.as_secs_f64() * 1e3)
 }
 
 /// `ctr tasks exec ... true`, the median of five in one container.

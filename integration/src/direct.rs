@@ -1,0 +1,184 @@
+//! A shim driven as containerd drives it, without containerd between: `start`, then Task calls.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use containerd_shim_protos::api::{
+    CreateTaskRequest, DeleteRequest, KillRequest, Mount, ShutdownRequest, StartRequest, WaitRequest,
+};
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::ttrpc::context;
+use containerd_shim_protos::{Client, TaskClient};
+
+use crate::{Containerd, repository, run};
+
+/// A shim with one container's bundle, and nothing created yet.
+#[derive(Debug)]
+pub struct Direct<'a> {
+    containerd: &'a Containerd,
+    binary: &'a str,
+    /// A command line that runs the shim's.
+    wrapper: Vec<String>,
+    id: String,
+    bundle: PathBuf,
+    address: String,
+}
+
+impl<'a> Direct<'a> {
+    /// Starts the shim of that name, with a bundle of this `config.json`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(containerd: &'a Containerd, binary: &'a str, config: &serde_json::Value) -> Result<Self> {
+        Self::start_under(containerd, binary, config, &[])
+    }
+
+    /// The same, with the shim run by another program: one that takes something away from it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_under(
+        containerd: &'a Containerd,
+        binary: &'a str,
+        config: &serde_json::Value,
+        wrapper: &[&str],
+    ) -> Result<Self> {
+        let id = containerd.id("direct");
+        let bundle = containerd.home().join("bundles").join(&id);
+        fs::create_dir_all(bundle.join("rootfs"))?;
+        let mut config = config.clone();
+        config["root"]["path"] = "rootfs".into();
+        config["linux"]["cgroupsPath"] = format!("/{}/{id}", containerd.namespace()).into();
+        fs::write(bundle.join("config.json"), config.to_string())?;
+        let wrapper = wrapper.iter().map(|w| (*w).to_owned()).collect();
+        let mut direct = Self { containerd, binary, wrapper, id, bundle, address: String::new() };
+        let answer = run(&mut direct.command("start"), b"", Duration::from_secs(20))?.ok()?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.stdout)?;
+        direct.address = answer["address"].as_str().context("no address")?.to_owned();
+        Ok(direct)
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let home = self.containerd.home();
+        let binary = home.join("bin").join(self.binary);
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, arguments)) if action == "start" => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(binary);
+                command
+            }
+            _ => Command::new(binary),
+        };
+        command
+            .args(["-namespace", self.containerd.namespace(), "-id", &self.id, "-address"])
+            .arg(home.join("c.sock"))
+            .arg("-publish-binary")
+            .arg(home.join("bin/containerd"))
+            .arg(action)
+            .env("TTRPC_ADDRESS", home.join("c.sock.ttrpc"))
+            .env("GRPC_ADDRESS", home.join("c.sock"))
+            .env("MAX_SHIM_VERSION", "3")
+            .env("PATH", self.containerd.path())
+            .current_dir(&self.bundle);
+        command
+    }
+
+    fn client(&self) -> Result<TaskClient> {
+        Ok(TaskClient::new(Client::connect(&self.address).context("connect to the shim")?))
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The bundle that the shim was given.
+    #[must_use]
+    pub fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// Create, and nothing else.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn create(&self, oci_runtime: Option<&str>) -> Result<()> {
+        let rootfs = Mount {
+            type_: "bind".to_owned(),
+            source: repository().join("target/integration/rootfs").display().to_string(),
+            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            ..Mount::default()
+        };
+        // containerd.runc.v1.Options with binary_name, its field 6.
+        let options = oci_runtime.map(|name| Any {
+            type_url: "containerd.runc.v1.Options".to_owned(),
+            value: [&[0x32, u8::try_from(name.len()).unwrap_or_default()], name.as_bytes()].concat(),
+            ..Any::default()
+        });
+        let request = CreateTaskRequest {
+            id: self.id.clone(),
+            bundle: self.bundle.display().to_string(),
+            rootfs: vec![rootfs],
+            options: MessageField::from_option(options),
+            ..CreateTaskRequest::default()
+        };
+        self.client()?.create(ctx(), &request)?;
+        Ok(())
+    }
+
+    /// Create and Start, timed.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn create_and_start(&self, oci_runtime: Option<&str>) -> Result<Duration> {
+        let begin = Instant::now();
+        self.create(oci_runtime)?;
+        self.client()?.start(ctx(), &StartRequest { id: self.id.clone(), ..StartRequest::default() })?;
+        Ok(begin.elapsed())
+    }
+
+    /// Kill, Wait, Delete and Shutdown, and the shim's own `delete`.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn end(self) -> Result<()> {
+        let client = self.client()?;
+        let id = self.id.clone();
+        client.kill(ctx(), &KillRequest { id: id.clone(), signal: 9, all: true, ..KillRequest::default() })?;
+        client.wait(ctx(), &WaitRequest { id: id.clone(), ..WaitRequest::default() })?;
+        client.delete(ctx(), &DeleteRequest { id, ..DeleteRequest::default() })?;
+        self.shut_down()
+    }
+
+    /// What containerd does when a create or start fails: Delete, Shutdown, and the shim's own
+    /// `delete`.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn give_up(self) -> Result<()> {
+        // There may be none.
+        drop(self.client()?.delete(ctx(), &DeleteRequest { id: self.id.clone(), ..DeleteRequest::default() }));
+        self.shut_down()
+    }
+
+    fn shut_down(self) -> Result<()> {
+        // Ends the connection too, before it can be answered.
+        fs::create_dir_all(&self.bundle)?;
+        drop(self.client()?.shutdown(ctx(), &ShutdownRequest { id: self.id.clone(), ..ShutdownRequest::default() }));
+        let mut delete = self.command("delete");
+        delete.args(["-bundle"]).arg(&self.bundle);
+        let out = run(&mut delete, b"", Duration::from_secs(20))?;
+        fs::remove_dir_all(&self.bundle)?;
+        ensure!(out.status == 0, "delete: {out:?}");
+        Ok(())
+    }
+}
+
+fn ctx() -> context::Context {
+    context::with_timeout(30_000_000_000)
+}

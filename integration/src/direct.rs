@@ -1,6 +1,8 @@
 //! A shim driven as containerd drives it, without containerd between: `start`, then Task calls.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use containerd_shim_protos::{Client, TaskClient};
 use crate::{Containerd, repository, run};
 
 /// A shim with one container's bundle, and nothing created yet.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "ttrpc's client has none")]
 pub struct Direct<'a> {
     containerd: &'a Containerd,
     binary: &'a str,
@@ -25,7 +27,10 @@ pub struct Direct<'a> {
     wrapper: Vec<String>,
     id: String,
     bundle: PathBuf,
-    address: String,
+    /// Where a shim logs to: somebody must have it open. A pipe holds all that a test makes it say.
+    log: fs::File,
+    /// Once it is started.
+    client: Option<TaskClient>,
 }
 
 impl<'a> Direct<'a> {
@@ -55,10 +60,15 @@ impl<'a> Direct<'a> {
         config["linux"]["cgroupsPath"] = format!("/{}/{id}", containerd.namespace()).into();
         fs::write(bundle.join("config.json"), config.to_string())?;
         let wrapper = wrapper.iter().map(|w| (*w).to_owned()).collect();
-        let mut direct = Self { containerd, binary, wrapper, id, bundle, address: String::new() };
+        let log = CString::new(bundle.join("log").as_os_str().as_bytes())?;
+        // SAFETY: the path is NUL terminated.
+        ensure!(unsafe { libc::mkfifo(log.as_ptr(), 0o600) } == 0, "mkfifo: {}", std::io::Error::last_os_error());
+        let log = fs::File::options().read(true).write(true).open(bundle.join("log"))?;
+        let mut direct = Self { containerd, binary, wrapper, id, bundle, log, client: None };
         let answer = run(&mut direct.command("start"), b"", Duration::from_secs(20))?.ok()?;
         let answer: serde_json::Value = serde_json::from_slice(&answer.stdout)?;
-        direct.address = answer["address"].as_str().context("no address")?.to_owned();
+        let address = answer["address"].as_str().context("no address")?;
+        direct.client = Some(TaskClient::new(Client::connect(address).context("connect to the shim")?));
         Ok(direct)
     }
 
@@ -87,8 +97,8 @@ impl<'a> Direct<'a> {
         command
     }
 
-    fn client(&self) -> Result<TaskClient> {
-        Ok(TaskClient::new(Client::connect(&self.address).context("connect to the shim")?))
+    fn client(&self) -> Result<&TaskClient> {
+        self.client.as_ref().context("the shim was not started")
     }
 
     /// The container's id.
@@ -127,7 +137,7 @@ impl<'a> Direct<'a> {
             options: MessageField::from_option(options),
             ..CreateTaskRequest::default()
         };
-        self.client()?.create(ctx(), &request)?;
+        self.client()?.create(ctx(), &request).context("Create")?;
         Ok(())
     }
 
@@ -138,7 +148,9 @@ impl<'a> Direct<'a> {
     pub fn create_and_start(&self, oci_runtime: Option<&str>) -> Result<Duration> {
         let begin = Instant::now();
         self.create(oci_runtime)?;
-        self.client()?.start(ctx(), &StartRequest { id: self.id.clone(), ..StartRequest::default() })?;
+        self.client()?
+            .start(ctx(), &StartRequest { id: self.id.clone(), ..StartRequest::default() })
+            .context("Start")?;
         Ok(begin.elapsed())
     }
 
@@ -173,6 +185,7 @@ impl<'a> Direct<'a> {
         let mut delete = self.command("delete");
         delete.args(["-bundle"]).arg(&self.bundle);
         let out = run(&mut delete, b"", Duration::from_secs(20))?;
+        drop(self.log);
         fs::remove_dir_all(&self.bundle)?;
         ensure!(out.status == 0, "delete: {out:?}");
         Ok(())

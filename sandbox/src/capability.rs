@@ -59,6 +59,9 @@ impl CapabilitySet {
     /// No capability.
     pub const EMPTY: Self = Self(0);
 
+    /// Every capability that this program knows.
+    pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+
     /// What containerd, Docker and Kubernetes give to an unprivileged container: containerd's
     /// `oci.defaultUnixCaps`. Anything beyond was asked for by the pod.
     pub const CONTAINERD_DEFAULT: Self = Self::of(&[
@@ -220,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_set_survives_the_oci_form() {
-        let all = CapabilitySet::from_bits((1 << NAMES.len()) - 1);
+        let all = CapabilitySet::ALL;
         assert_eq!(CapabilitySet::from_oci(Some(&all.to_oci())), all);
         assert_eq!(CapabilitySet::CONTAINERD_DEFAULT.bits(), 0xa80425fb);
     }

@@ -1,48 +1,31 @@
 //! The decision: from an OCI spec to a hardened one and a plan, or to a refusal.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
-use crate::host::{Host, LEAST_LANDLOCK_ABI};
+use crate::annotation;
+use crate::host::{Host, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
+use crate::identity::{Identity, Kind};
 use crate::landlock_plan::LandlockPlan;
 use crate::mask_plan::MaskPlan;
 use crate::plan::LockdownPlan;
-use crate::profile::Profile;
+use crate::policy::Policy;
+use crate::profile::{self, BuiltIn};
 use crate::refusal::{Note, Refusal, Violation};
-use crate::sandbox::Sandbox;
-use crate::seccomp::{Arch, Filter, Program};
+use crate::sandbox::{HostNamespace, Sandbox};
+use crate::seccomp::{Filter, Program};
 use crate::{devices, mounts, process};
 
-/// A pod asks for a profile with this annotation, and gets the meet with the node's.
-pub const PROFILE_ANNOTATION: &str = "io.containerd.hardened.v1/profile";
-
-/// Every annotation of ours starts with this; one that we do not know is refused.
-const ANNOTATION_PREFIX: &str = "io.containerd.hardened.v1/";
-
-/// Namespaces that keep a container apart from the host. (User and cgroup namespaces are a
-/// gain where they are asked for; a UTS namespace of the host tells its name and no more, but
-/// CAP_SYS_ADMIN is gone, so it cannot be changed.)
-const REQUIRED_NAMESPACES: &[(LinuxNamespaceType, &str, &str)] = &[
-    (LinuxNamespaceType::Mount, "mount", "run without privileged"),
-    (LinuxNamespaceType::Pid, "pid", "set hostPID: false"),
-    (LinuxNamespaceType::Ipc, "ipc", "set hostIPC: false"),
-    (LinuxNamespaceType::Network, "network", "set hostNetwork: false"),
-    (LinuxNamespaceType::Uts, "uts", "set hostNetwork: false"),
-];
-
-/// Sysctls that a pod may set: those that Kubernetes calls safe, all namespaced.
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// Namespaces that keep a container apart from the host, what lets it share the host's, and the
+/// pod's field. (User and cgroup namespaces are a gain where they are asked for.)
+const REQUIRED_NAMESPACES: &[(LinuxNamespaceType, &str, Option<HostNamespace>, &str)] = &[
+    (LinuxNamespaceType::Mount, "mount", None, ""),
+    (LinuxNamespaceType::Pid, "pid", Some(HostNamespace::Pid), "hostPID"),
+    (LinuxNamespaceType::Ipc, "ipc", Some(HostNamespace::Ipc), "hostIPC"),
+    (LinuxNamespaceType::Network, "network", Some(HostNamespace::Network), "hostNetwork"),
+    (LinuxNamespaceType::Uts, "uts", Some(HostNamespace::Network), "hostNetwork"),
 ];
 
 /// What the shim finds out about a spec that only I/O can tell.
@@ -50,6 +33,10 @@ const SAFE_SYSCTLS: &[&str] = &[
 pub struct Facts {
     /// Namespaces that the spec joins by path and that are the host's own.
     pub host_namespaces: Vec<LinuxNamespaceType>,
+    /// Where the sources of bind mounts really are, symbolic links followed.
+    pub sources: BTreeMap<PathBuf, PathBuf>,
+    /// The container's id: containerd keeps some of its files by it.
+    pub container: String,
 }
 
 /// A container that may start.
@@ -60,9 +47,29 @@ pub struct Admission {
     sandbox: Sandbox,
     notes: Vec<Note>,
     host: Host,
+    identity: Identity,
+    by: String,
 }
 
 impl Admission {
+    /// The rule and profile that decided, with file and line.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+
+    /// Who the container is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether it is privileged, and a rule of the node lets it be.
+    #[must_use]
+    pub const fn is_privileged(&self) -> bool {
+        self.sandbox.is_open()
+    }
+
     /// The spec for libcontainer. It carries no seccomp and no labels: those are in the plan.
     #[must_use]
     pub const fn spec(&self) -> &Spec {
@@ -94,16 +101,29 @@ impl Admission {
     /// Every violation, at once.
     pub fn decide_exec(&self, mut process: Process) -> Result<ExecAdmission, Refusal> {
         let mut violations = Vec::new();
-        process::check(&process, &self.host, &mut violations);
-        refuse(violations, &self.sandbox)?;
+        process::check(&process, &self.sandbox, &self.host, &mut violations);
+        process::check_exec(&process, &self.sandbox.exec, &mut violations);
+        let refusal =
+            |violations| Refusal { by: self.by.clone(), identity: Box::new(self.identity.clone()), violations };
+        if !violations.is_empty() {
+            return Err(refusal(violations));
+        }
         let mut notes = Vec::new();
         let hardened = process::harden(&mut process, &self.sandbox, &self.host, &mut notes);
+        let seccomp = if self.sandbox.exec.no_network {
+            let filter = self.sandbox.filter.meet(&profile::no_network(self.sandbox.filter.arch()));
+            compile(&filter).map_err(|violation| refusal(vec![violation]))?
+        } else {
+            self.plan.seccomp.clone()
+        };
         let plan = LockdownPlan {
             masks: None,
             capabilities: hardened.capabilities,
             // An exec that names no label gets the container's.
             apparmor: hardened.apparmor.or_else(|| self.plan.apparmor.clone()),
             selinux: hardened.selinux.or_else(|| self.plan.selinux.clone()),
+            landlock: self.plan.landlock.as_ref().map(|plan| plan.for_exec(&self.sandbox.exec)),
+            seccomp,
             cwd: hardened.cwd,
             home: hardened.home,
             ..self.plan.clone()
@@ -146,37 +166,76 @@ impl ExecAdmission {
 ///
 /// # Errors
 /// Every violation, at once.
-pub fn decide(mut spec: Spec, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
+pub fn decide(mut spec: Spec, policy: &Policy, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
+    let identity = Identity::from_annotations(spec.annotations().as_ref());
+    let choice = policy.choose(&identity, asks_for_privileged(&spec));
+    let by = choice.to_string();
     let mut violations = Vec::new();
-    let sandbox = effective(&spec, host, &mut violations);
-    check(&spec, facts, host, &mut violations);
-    // `effective` gives none only with a violation.
-    let sandbox = match (sandbox, violations.is_empty()) {
-        (Some(sandbox), true) => sandbox,
-        _ => return Err(Refusal { profile: Profile::BASELINE.described(), violations }),
-    };
-    let program = sandbox.filter().compile().map_err(|error| Refusal {
-        profile: described(&sandbox),
-        violations: vec![Violation::invalid("linux.seccomp", error.to_string(), "use a smaller seccomp profile")],
-    })?;
+    let sandbox = effective(&spec, choice.profile.sandbox(), &identity, policy, host, &mut violations);
+    check(&spec, &sandbox, &identity, facts, host, &mut violations);
+    let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
+    if !violations.is_empty() {
+        return Err(refusal(violations));
+    }
+    let program = compile(&sandbox.filter).map_err(|violation| refusal(vec![violation]))?;
     let mut notes = Vec::new();
-    let Some(plan) = harden(&mut spec, &sandbox, host, program, &mut notes) else {
+    let Some(plan) = harden(&mut spec, &sandbox, facts, host, program, &mut notes) else {
         let missing = Violation::invalid("process", "missing", "give the container a process and a linux section");
-        return Err(Refusal { profile: described(&sandbox), violations: vec![missing] });
+        return Err(refusal(vec![missing]));
     };
-    Ok(Admission { spec, plan, sandbox, notes, host: host.clone() })
+    Ok(Admission { spec, plan, sandbox, notes, host: host.clone(), identity, by })
 }
 
-/// The node's profile, met with the pod's profile and with the spec's own filter.
-fn effective(spec: &Spec, host: &Host, violations: &mut Vec<Violation>) -> Option<Sandbox> {
-    let Some(arch) = Arch::native() else {
-        violations.push(Violation::unsupported(
-            "node",
-            "no seccomp filter can be made for this architecture",
-            "use x86_64 or aarch64",
-        ));
-        return None;
-    };
+/// Whether the container is what Kubernetes calls privileged: no mask, and the capability that is
+/// all others. (There is no such flag in the OCI spec.)
+fn asks_for_privileged(spec: &Spec) -> bool {
+    let masks = spec.linux().as_ref().and_then(|l| l.masked_paths().as_ref());
+    masks.is_none_or(Vec::is_empty) && spec.process().as_ref().is_some_and(process::asks_for_sys_admin)
+}
+
+fn compile(filter: &Filter) -> Result<Program, Violation> {
+    let advice = "use a smaller seccomp profile";
+    filter.compile().map_err(|error| Violation::invalid("linux.seccomp", error.to_string(), advice))
+}
+
+/// The node's profile, met with the pod's wishes and with the spec's own filter.
+fn effective(
+    spec: &Spec,
+    profile: &Sandbox,
+    identity: &Identity,
+    policy: &Policy,
+    host: &Host,
+    violations: &mut Vec<Violation>,
+) -> Sandbox {
+    let mut sandbox = profile.clone();
+    let arch = sandbox.filter.arch();
+    if identity.kind == Some(Kind::Sandbox) {
+        // What a privileged pod's sandbox asks for is taken away from it, not refused: nothing of
+        // the workload runs in it, and each container is judged by itself.
+        sandbox = sandbox.meet(&BuiltIn::Pause.sandbox(arch));
+        sandbox.privileged = true;
+        sandbox.host_namespaces.extend(policy.host_namespaces_of_pod(identity));
+    }
+    sandbox = annotation::tighten(sandbox, spec.annotations().as_ref(), policy, violations);
+    if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        match Filter::from_oci(profile, arch) {
+            Ok(filter) => sandbox = sandbox.filtered(&filter),
+            Err(error) => violations.push(
+                Violation::invalid(
+                    "linux.seccomp",
+                    error.to_string(),
+                    "use seccompProfile RuntimeDefault, or mend the Localhost profile",
+                )
+                .of_container("securityContext.seccompProfile"),
+            ),
+        }
+    }
+    check_node(&sandbox, host, violations);
+    sandbox
+}
+
+/// What the node's kernel must have for this sandbox.
+fn check_node(sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
     if !host.seccomp {
         violations.push(Violation::unsupported(
             "node",
@@ -184,62 +243,67 @@ fn effective(spec: &Spec, host: &Host, violations: &mut Vec<Violation>) -> Optio
             "boot a kernel with CONFIG_SECCOMP_FILTER",
         ));
     }
-    if host.landlock_abi < LEAST_LANDLOCK_ABI {
+    if sandbox.landlock && host.landlock_abi < LEAST_LANDLOCK_ABI {
         violations.push(Violation::unsupported(
             "node",
             format!("the kernel offers Landlock ABI {}; at least {LEAST_LANDLOCK_ABI} is needed", host.landlock_abi),
             "boot Linux 5.19 or newer with landlock in its lsm= list",
         ));
     }
-    let mut sandbox = Sandbox::of(&Profile::BASELINE, arch);
-    for (key, value) in spec.annotations().iter().flatten().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)) {
-        let known: Vec<&str> = Profile::built_in().iter().map(Profile::name).collect();
-        match (key.as_str(), Profile::find(value)) {
-            (PROFILE_ANNOTATION, Some(profile)) => sandbox = sandbox.meet(&Sandbox::of(&profile, arch)),
-            (PROFILE_ANNOTATION, None) => violations.push(Violation::invalid(
-                format!("annotations[{key}]"),
-                format!("there is no profile {value:?}"),
-                format!("ask for one of: {}", known.join(", ")),
-            )),
-            _ => violations.push(Violation::invalid(
-                format!("annotations[{key}]"),
-                "is not an annotation of this runtime",
-                format!("use {PROFILE_ANNOTATION}"),
-            )),
+    let ports = sandbox.bind_tcp.is_some() || sandbox.connect_tcp.is_some();
+    if ports && host.landlock_abi < PORTS_LANDLOCK_ABI {
+        violations.push(Violation::unsupported(
+            "node",
+            format!(
+                "the kernel offers Landlock ABI {}; rules for TCP ports need {PORTS_LANDLOCK_ABI}",
+                host.landlock_abi
+            ),
+            "boot Linux 6.7 or newer, or take the ports out of the profile and the annotations",
+        ));
+    }
+    for (labels, what) in [(&sandbox.apparmor, "AppArmor profiles"), (&sandbox.selinux, "SELinux labels")] {
+        if labels.len() > 1 {
+            let names: Vec<&str> = labels.iter().map(String::as_str).collect();
+            violations.push(Violation::invalid(
+                "policy",
+                format!("the profiles name several default {what}: {}", names.join(", ")),
+                "ask for a profile that names none, or the same",
+            ));
         }
     }
-    if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        match Filter::from_oci(profile, arch) {
-            Ok(filter) => sandbox = sandbox.filtered(&filter),
-            Err(error) => violations.push(Violation::invalid(
-                "linux.seccomp",
-                error.to_string(),
-                "use seccompProfile RuntimeDefault, or mend the Localhost profile",
-            )),
-        }
-    }
-    Some(sandbox)
 }
 
 /// Everything that a privileged container is known by, and everything that cannot be honoured.
-fn check(spec: &Spec, facts: &Facts, host: &Host, violations: &mut Vec<Violation>) {
+fn check(
+    spec: &Spec,
+    sandbox: &Sandbox,
+    identity: &Identity,
+    facts: &Facts,
+    host: &Host,
+    violations: &mut Vec<Violation>,
+) {
     match spec.process() {
-        Some(process) => process::check(process, host, violations),
+        Some(process) => process::check(process, sandbox, host, violations),
         None => violations.push(Violation::invalid("process", "missing", "give the container a process")),
     }
     let Some(linux) = spec.linux() else {
         violations.push(Violation::invalid("linux", "missing", "give the container a linux section"));
         return;
     };
-    devices::check(linux, violations);
-    mounts::check(linux, spec.mounts().as_deref().unwrap_or_default(), violations);
-    check_namespaces(linux, facts, violations);
-    for key in linux.sysctl().iter().flat_map(|s| s.keys()).filter(|key| !SAFE_SYSCTLS.contains(&key.as_str())) {
-        violations.push(Violation::policy(
-            format!("linux.sysctl[{key}]"),
-            "is not one of Kubernetes' safe sysctls",
-            "take it out of securityContext.sysctls",
-        ));
+    devices::check(linux, sandbox, violations);
+    mounts::check(linux, spec.mounts().as_deref().unwrap_or_default(), sandbox, identity, facts, violations);
+    check_namespaces(linux, sandbox, facts, violations);
+    let mut sysctls: Vec<&String> = linux.sysctl().iter().flat_map(|s| s.keys()).collect();
+    sysctls.sort();
+    for key in sysctls.into_iter().filter(|key| !sandbox.sysctls.iter().all(|allowed| allowed.matches(key))) {
+        violations.push(
+            Violation::policy(
+                format!("linux.sysctl[{key}]"),
+                "is not one of the sysctls that may be set",
+                "take it out of securityContext.sysctls; Kubernetes' safe ones may be set",
+            )
+            .of_pod(format!("securityContext.sysctls[{key}]")),
+        );
     }
     if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) && !host.selinux {
         violations.push(Violation::unsupported(
@@ -247,6 +311,18 @@ fn check(spec: &Spec, facts: &Facts, host: &Host, violations: &mut Vec<Violation
             "requested, and this node's kernel does not run SELinux",
             "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
         ));
+    }
+    if asks_for_privileged(spec) && !sandbox.privileged {
+        violations.insert(
+            0,
+            Violation::policy(
+                "linux",
+                "the container is privileged",
+                "set privileged: false, and ask for what the program really needs; a rule of the node's policy can let \
+                 it through by namespace and image digest",
+            )
+            .of_container("securityContext.privileged"),
+        );
     }
     if linux.personality().is_some() {
         violations.push(Violation::policy("linux.personality", "is set", "leave it out"));
@@ -266,16 +342,29 @@ fn check(spec: &Spec, facts: &Facts, host: &Host, violations: &mut Vec<Violation
     }
 }
 
-fn check_namespaces(linux: &Linux, facts: &Facts, violations: &mut Vec<Violation>) {
+fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations: &mut Vec<Violation>) {
     let present: Vec<LinuxNamespaceType> = linux.namespaces().iter().flatten().map(|n| n.typ()).collect();
-    for (kind, name, advice) in REQUIRED_NAMESPACES {
-        if !present.contains(kind) || facts.host_namespaces.contains(kind) {
-            violations.push(Violation::policy(
-                "linux.namespaces",
-                format!("the container would share the host's {name} namespace"),
-                *advice,
-            ));
+    let mut told = Vec::new();
+    for (kind, name, host, pod_field) in REQUIRED_NAMESPACES {
+        let shared = !present.contains(kind) || facts.host_namespaces.contains(kind);
+        if !shared || host.is_some_and(|host| sandbox.host_namespaces.contains(&host)) || told.contains(pod_field) {
+            continue;
         }
+        told.push(pod_field);
+        let advice =
+            if pod_field.is_empty() { "run without privileged".into() } else { format!("set {pod_field}: false") };
+        let problem = format!("the container would share the host's {name} namespace");
+        violations.push(Violation::policy("linux.namespaces", problem, advice).of_pod(*pod_field));
+    }
+    if present.contains(&LinuxNamespaceType::User) {
+        violations.push(
+            Violation::unsupported(
+                "linux.namespaces",
+                "user namespaces are not supported by this version",
+                "leave hostUsers: false out",
+            )
+            .of_pod("hostUsers"),
+        );
     }
 }
 
@@ -283,6 +372,7 @@ fn check_namespaces(linux: &Linux, facts: &Facts, violations: &mut Vec<Violation
 fn harden(
     spec: &mut Spec,
     sandbox: &Sandbox,
+    facts: &Facts,
     host: &Host,
     program: Program,
     notes: &mut Vec<Note>,
@@ -292,13 +382,21 @@ fn harden(
     let mut mounts = spec.mounts().clone().unwrap_or_default();
 
     let hardened = process::harden(&mut process, sandbox, host, notes);
-    let landlock = LandlockPlan::new(sandbox, &mounts, host);
-    mounts::harden(&mut linux, &mut mounts, host, notes);
+    let landlock = sandbox.landlock.then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));
+    mounts::harden(&mut linux, &mut mounts, sandbox, facts, host, notes);
+    if sandbox.read_only_root
+        && let Some(mut root) = spec.root().clone()
+        && root.readonly() != Some(true)
+    {
+        root.set_readonly(Some(true));
+        spec.set_root(Some(root));
+        notes.push(Note::new("root.readonly", "set by the profile"));
+    }
     let masks = MaskPlan::new(&linux, &mounts);
     // libcontainer's filter compiler swaps the operands of SCMP_CMP_MASKED_EQ: it gets no filter.
     linux.set_seccomp(None);
     let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-    resources.set_devices(Some(devices::rules()));
+    resources.set_devices(Some(devices::rules(&resources, sandbox)));
     linux.set_resources(Some(resources));
 
     spec.set_process(Some(process));
@@ -314,21 +412,7 @@ fn harden(
         landlock,
         seccomp: program,
         cwd: hardened.cwd,
-        memfd_noexec: host.memfd_noexec,
+        memfd_noexec: host.memfd_noexec && !sandbox.is_open(),
         home: hardened.home,
     })
-}
-
-fn refuse(violations: Vec<Violation>, sandbox: &Sandbox) -> Result<(), Refusal> {
-    if violations.is_empty() { Ok(()) } else { Err(Refusal { profile: described(sandbox), violations }) }
-}
-
-fn described(sandbox: &Sandbox) -> String {
-    format!("profile {} (built in)", sandbox.names().join(" and "))
-}
-
-impl Profile {
-    fn described(&self) -> String {
-        format!("profile {} (built in)", self.name())
-    }
 }

@@ -1,8 +1,11 @@
 //! Devices: the standard ones, and nothing else.
 
-use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources};
 
 use crate::refusal::Violation;
+use crate::sandbox::{Device, Sandbox};
 
 /// Character devices that every container has: OCI runtime spec, "default devices".
 const STANDARD: &[(i64, Option<i64>)] = &[
@@ -36,13 +39,19 @@ const SHOWN_DEVICES: usize = 4;
 /// `/dev/net/tun`, which containerd before 1.7 lists for every container. Cut, not refused.
 const TUN: (i64, i64) = (10, 200);
 
-/// Refuses devices beyond the standard set.
-pub(crate) fn check(linux: &Linux, violations: &mut Vec<Violation>) {
+/// Refuses devices beyond the standard set and the profile's.
+pub(crate) fn check(linux: &Linux, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
+    if sandbox.privileged {
+        return;
+    }
+    let given = |kind: Option<LinuxDeviceType>, major: Option<i64>, minor: Option<i64>| {
+        major.is_some_and(|major| is_given(sandbox, kind, major, minor))
+    };
     let beyond: Vec<String> = linux
         .devices()
         .iter()
         .flatten()
-        .filter(|d| d.typ() != LinuxDeviceType::C || !is_standard(d.major(), Some(d.minor())))
+        .filter(|d| !given(Some(d.typ()), Some(d.major()), Some(d.minor())))
         .map(|d| format!("{} ({}:{})", d.path().display(), d.major(), d.minor()))
         .collect();
     if !beyond.is_empty() {
@@ -54,8 +63,8 @@ pub(crate) fn check(linux: &Linux, violations: &mut Vec<Violation>) {
         violations.push(Violation::policy(
             "linux.devices",
             format!("host devices {}{more}", shown.join(", ")),
-            "take the devices out of the pod; only the standard ones (null, zero, full, random, urandom, tty, pts) are \
-             given",
+            "take the devices out of the pod; only the standard ones (null, zero, full, random, urandom, tty, pts) \
+             and those of the profile are given",
         ));
     }
     let rules = linux.resources().as_ref().and_then(|r| r.devices().as_ref()).into_iter().flatten();
@@ -66,21 +75,37 @@ pub(crate) fn check(linux: &Linux, violations: &mut Vec<Violation>) {
         }
         let (major, minor) = (wildcard(rule.major()), wildcard(rule.minor()));
         let character = rule.typ() == Some(LinuxDeviceType::C);
-        let standard = character && major.is_some_and(|major| is_standard(major, minor));
-        if standard || (character && (major, minor) == (Some(TUN.0), Some(TUN.1))) {
+        if given(rule.typ(), major, minor) || (character && (major, minor) == (Some(TUN.0), Some(TUN.1))) {
             continue;
         }
         let shown = |number: Option<i64>| number.map_or_else(|| "*".to_owned(), |n| n.to_string());
         violations.push(Violation::policy(
             "linux.resources.devices",
             format!("access to devices {}:{} of the host", shown(major), shown(minor)),
-            "run without privileged and without host devices; only the standard devices are given",
+            "run without privileged and without host devices; only the standard devices and those of the profile are \
+             given",
         ));
     }
 }
 
-/// The device rules of every container: all else is denied.
-pub(crate) fn rules() -> Vec<LinuxDeviceCgroup> {
+/// Whether a device is one of the standard ones, or of the profile's.
+fn is_given(sandbox: &Sandbox, kind: Option<LinuxDeviceType>, major: i64, minor: Option<i64>) -> bool {
+    let block = match kind {
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => false,
+        Some(LinuxDeviceType::B) => true,
+        Some(LinuxDeviceType::A | LinuxDeviceType::P) | None => return false,
+    };
+    let device = Device { block, major, minor };
+    (!block && is_standard(major, minor)) || sandbox.devices.iter().any(|given| given.covers(&device))
+}
+
+/// The device rules of a container: the standard ones and what it asks for of the profile's; all
+/// else is denied. A privileged container keeps its own.
+pub(crate) fn rules(asked: &LinuxResources, sandbox: &Sandbox) -> Vec<LinuxDeviceCgroup> {
+    let asked = asked.devices().clone().unwrap_or_default();
+    if sandbox.is_open() {
+        return asked;
+    }
     let rule = |allow, typ, major: Option<i64>, minor: Option<i64>| {
         let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access("rwm");
         if let Some(major) = major {
@@ -91,11 +116,21 @@ pub(crate) fn rules() -> Vec<LinuxDeviceCgroup> {
         }
         builder.build()
     };
+    let of_profile = asked.into_iter().filter(|rule| {
+        let given = |major| is_given(sandbox, rule.typ(), major, wildcard(rule.minor()));
+        rule.allow() && wildcard(rule.major()).is_some_and(given) && !sandbox.devices.is_empty()
+    });
     std::iter::once(rule(false, LinuxDeviceType::A, None, None))
         .chain(STANDARD.iter().map(|(major, minor)| rule(true, LinuxDeviceType::C, Some(*major), *minor)))
         // A builder fails for a missing field only, and none is required here.
         .filter_map(Result::ok)
+        .chain(of_profile)
         .collect()
+}
+
+/// Paths of the devices that the spec brings: device ioctls are allowed on them.
+pub(crate) fn paths(linux: &Linux) -> impl Iterator<Item = PathBuf> {
+    linux.devices().iter().flatten().map(|device| device.path().clone())
 }
 
 fn is_standard(major: i64, minor: Option<i64>) -> bool {

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Linux, Mount};
 
 use crate::host::Host;
-use crate::mounts;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{ExecRules, Sandbox};
+use crate::{devices, mounts};
 
 /// Entries of `/` that cannot be changed, by anyone in the container: where programs and
 /// libraries live (Filesystem Hierarchy Standard). `/sys` has nothing to write.
@@ -25,26 +25,54 @@ pub struct LandlockPlan {
     pub system: Vec<String>,
     /// Mount points of writable volumes: writable also below a system folder.
     pub writable: Vec<PathBuf>,
+    /// Nothing can be written outside of `/dev`.
+    pub read_only: bool,
+    /// Trees in which nothing can be written, whatever is mounted there.
+    pub no_write: Vec<PathBuf>,
     /// Trees in which nothing can be executed.
     pub no_execute: Vec<PathBuf>,
+    /// Trees that cannot be read, written or executed.
+    pub hidden: Vec<PathBuf>,
     /// Paths on which device ioctls are allowed.
     pub ioctl: Vec<PathBuf>,
+    /// TCP ports that may be bound; absent for all.
+    pub bind_tcp: Option<Vec<u16>>,
+    /// TCP ports that may be connected to; absent for all.
+    pub connect_tcp: Option<Vec<u16>>,
+    /// Abstract sockets outside of the sandbox may be connected to.
+    pub abstract_sockets: bool,
 }
 
 impl LandlockPlan {
-    pub(crate) fn new(sandbox: &Sandbox, mounts: &[Mount], host: &Host) -> Self {
+    pub(crate) fn new(sandbox: &Sandbox, linux: &Linux, mounts: &[Mount], host: &Host) -> Self {
         let writable: Vec<PathBuf> = mounts::writable(mounts).collect();
-        let no_execute = if sandbox.execute_from_writable() {
-            Vec::new()
-        } else {
-            SCRATCH.iter().map(PathBuf::from).chain(writable.iter().cloned()).collect()
+        let mut no_execute: Vec<PathBuf> = sandbox.no_execute.iter().cloned().collect();
+        if !sandbox.execute_from_writable {
+            no_execute.extend(SCRATCH.iter().map(PathBuf::from).chain(writable.iter().cloned()));
+        }
+        let ports = |list: &Option<_>| {
+            list.as_ref().map(|ports: &std::collections::BTreeSet<_>| ports.iter().copied().collect())
         };
         Self {
             abi: host.landlock_abi,
             system: SYSTEM.iter().map(|name| (*name).to_owned()).collect(),
             writable,
+            read_only: false,
+            no_write: sandbox.no_write.iter().cloned().collect(),
             no_execute,
-            ioctl: crate::devices::IOCTL_PATHS.iter().map(PathBuf::from).collect(),
+            hidden: sandbox.hidden.iter().cloned().collect(),
+            ioctl: devices::IOCTL_PATHS.iter().map(PathBuf::from).chain(devices::paths(linux)).collect(),
+            bind_tcp: ports(&sandbox.bind_tcp),
+            connect_tcp: ports(&sandbox.connect_tcp),
+            abstract_sockets: sandbox.abstract_sockets,
         }
+    }
+
+    /// The plan of an exec: narrower by the profile's exec rules.
+    pub(crate) fn for_exec(&self, rules: &ExecRules) -> Self {
+        let mut plan = self.clone();
+        plan.read_only |= rules.read_only;
+        plan.hidden.extend(rules.hidden.iter().cloned());
+        plan
     }
 }

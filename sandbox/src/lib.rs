@@ -11,24 +11,29 @@
 
 #![deny(unsafe_code)]
 
+mod annotation;
 pub mod capability;
 mod decision;
 mod devices;
 mod host;
+mod identity;
 pub mod landlock_plan;
 pub mod lockdown;
 mod mask_plan;
 mod mounts;
 mod plan;
+pub mod policy;
 mod process;
 pub mod profile;
 mod refusal;
 mod sandbox;
 pub mod seccomp;
 
-pub use decision::{Admission, ExecAdmission, Facts, PROFILE_ANNOTATION, decide};
+pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
+pub use decision::{Admission, ExecAdmission, Facts, decide};
 pub use host::{Host, LEAST_LANDLOCK_ABI};
+pub use identity::{Identity, Kind};
 pub use mask_plan::MaskPlan;
 pub use plan::{LockdownPlan, PlanError};
-pub use refusal::{Note, Reason, Refusal, Violation};
-pub use sandbox::Sandbox;
+pub use refusal::{Note, PodField, Reason, Refusal, Violation};
+pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, Mount};
 
+use crate::decision::Facts;
 use crate::host::Host;
+use crate::identity::Identity;
 use crate::refusal::{Note, Violation};
+use crate::sandbox::{Access, HostNamespace, HostPaths, Sandbox};
 
 /// Masked in every container: runc's, containerd's and Docker's lists of today, and what else
 /// under `/proc` and `/sys` tells of the host or of its other tenants. Paths that do not exist
@@ -34,29 +37,57 @@ const MASKED: &[&str] = &[
 /// Read-only in every container.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Files and folders of the host that amount to the host itself, with all below them. `/` only
-/// by itself.
-const HOST: &[&str] = &[
-    "/boot",
-    "/dev",
-    "/proc",
-    "/run/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/docker.sock",
-    "/run/hardened",
-    "/sys",
-    "/var/run/containerd/containerd.sock",
-    "/var/run/docker.sock",
-];
+/// Refuses mounts, propagation and masks that amount to a privileged container, and paths of the
+/// host that are not the pod's to have.
+pub(crate) fn check(
+    linux: &Linux,
+    mounts: &[Mount],
+    sandbox: &Sandbox,
+    identity: &Identity,
+    facts: &Facts,
+    violations: &mut Vec<Violation>,
+) {
+    if !sandbox.privileged {
+        check_host_view(linux, mounts, violations);
+    }
+    for mount in mounts.iter().filter(|mount| is_bind(mount)) {
+        let Some(source) = mount.source() else { continue };
+        let at = mount.destination().display();
+        let real = facts.sources.get(source).unwrap_or(source);
+        if is_own(real, identity, facts) || is_shared_memory(mount, sandbox) {
+            continue;
+        }
+        let access = |paths: &HostPaths| paths.access(source).min(paths.access(real));
+        // `None`, not at all, is less than any access.
+        let access = sandbox.host_paths.iter().map(access).min().unwrap_or(Some(Access::ReadWrite));
+        let through = if real == source { String::new() } else { format!(" (which is {})", real.display()) };
+        let violation = match access {
+            None => Violation::policy(
+                format!("mounts[{at}]"),
+                format!("{}{through} of the host is mounted", source.display()),
+                "use a volume of another kind (emptyDir, configMap, a folder of the workload's own)",
+            ),
+            Some(Access::ReadOnly) if !is_read_only(mount) => Violation::policy(
+                format!("mounts[{at}]"),
+                format!("{}{through} of the host is mounted writable", source.display()),
+                "set readOnly: true in volumeMounts",
+            ),
+            Some(Access::ReadOnly | Access::ReadWrite) => continue,
+        };
+        violations.push(violation.of_container(format!("volumeMounts[{at}]")));
+    }
+}
 
-/// Refuses mounts, propagation and masks that amount to a privileged container.
-pub(crate) fn check(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violation>) {
+fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violation>) {
     if linux.masked_paths().as_ref().is_none_or(Vec::is_empty) {
-        violations.push(Violation::policy(
-            "linux.maskedPaths",
-            "no path of /proc is masked",
-            "run without privileged and with procMount: Default",
-        ));
+        violations.push(
+            Violation::policy(
+                "linux.maskedPaths",
+                "no path of /proc is masked",
+                "run without privileged and with procMount: Default",
+            )
+            .of_container("securityContext.procMount"),
+        );
     }
     if linux.rootfs_propagation().as_deref().is_some_and(|p| p.contains("shared")) {
         violations.push(Violation::policy(
@@ -78,11 +109,14 @@ pub(crate) fn check(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violat
             ));
         }
         if options().any(|o| matches!(o, "shared" | "rshared")) {
-            violations.push(Violation::policy(
-                field.clone(),
-                "mounts would propagate to the host (shared)",
-                "use mountPropagation: None or HostToContainer",
-            ));
+            violations.push(
+                Violation::policy(
+                    field.clone(),
+                    "mounts would propagate to the host (shared)",
+                    "use mountPropagation: None or HostToContainer",
+                )
+                .of_container(format!("volumeMounts[{at}].mountPropagation")),
+            );
         }
         for (file_system, place) in [("proc", "/proc"), ("sysfs", "/sys")] {
             if kind == file_system && mount.destination() != Path::new(place) {
@@ -93,17 +127,28 @@ pub(crate) fn check(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violat
                 ));
             }
         }
-        if is_bind(mount)
-            && let Some(source) = mount.source()
-            && is_host(source)
-        {
-            violations.push(Violation::policy(
-                field,
-                format!("{} of the host is mounted", source.display()),
-                "use a volume of another kind (emptyDir, configMap, a folder of the workload's own)",
-            ));
-        }
     }
+}
+
+/// Whether a path is one that the kubelet or containerd keeps for this very pod: its volumes,
+/// `/etc/hosts`, termination log. They are known by the pod's UID and by the ids of its sandbox
+/// and container, which nobody can know before they exist.
+fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
+    let own = [
+        ("pods", identity.pod_uid.as_deref()),
+        ("sandboxes", identity.sandbox_id.as_deref()),
+        ("containers", identity.pod_uid.is_some().then_some(facts.container.as_str())),
+    ];
+    let names: Vec<&str> = path.components().filter_map(|c| c.as_os_str().to_str()).collect();
+    names.windows(2).any(|pair| own.iter().any(|(folder, id)| pair[0] == *folder && Some(pair[1]) == *id))
+}
+
+/// The host's `/dev/shm`, which comes with its IPC namespace.
+fn is_shared_memory(mount: &Mount, sandbox: &Sandbox) -> bool {
+    let shm = Path::new("/dev/shm");
+    mount.destination() == shm
+        && mount.source().as_deref() == Some(shm)
+        && sandbox.host_namespaces.contains(&HostNamespace::Ipc)
 }
 
 /// Whether the mount shows files of the host.
@@ -127,12 +172,24 @@ pub(crate) fn is_read_only(mount: &Mount) -> bool {
         .unwrap_or(false)
 }
 
-fn is_host(source: &Path) -> bool {
-    source == Path::new("/") || HOST.iter().any(|host| source.starts_with(host))
-}
-
 /// Adds the options that take rights away, and the masks that are missing.
-pub(crate) fn harden(linux: &mut Linux, mounts: &mut [Mount], host: &Host, notes: &mut Vec<Note>) {
+pub(crate) fn harden(
+    linux: &mut Linux,
+    mounts: &mut [Mount],
+    sandbox: &Sandbox,
+    facts: &Facts,
+    host: &Host,
+    notes: &mut Vec<Note>,
+) {
+    for mount in mounts.iter_mut().filter(|mount| is_bind(mount)) {
+        // What was judged is what is mounted, though a link may lead elsewhere by then.
+        if let Some(real) = mount.source().as_ref().and_then(|source| facts.sources.get(source)) {
+            mount.set_source(Some(real.clone()));
+        }
+    }
+    if sandbox.is_open() {
+        return;
+    }
     for mount in mounts {
         let wanted: &[&str] = match mount.typ().as_deref() {
             Some("sysfs" | "cgroup" | "cgroup2") => &["ro", "nosuid", "nodev", "noexec"],
@@ -151,9 +208,9 @@ pub(crate) fn harden(linux: &mut Linux, mounts: &mut [Mount], host: &Host, notes
         mount.set_options(Some(options));
     }
     let throttle = (0..host.processors).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
-    let masked = MASKED.iter().map(|p| (*p).to_owned()).chain(throttle);
+    let masked = MASKED.iter().map(|p| (*p).to_owned()).chain(throttle).chain(sandbox.masked.iter().cloned());
     linux.set_masked_paths(Some(complete(linux.masked_paths().as_deref(), masked, "linux.maskedPaths", notes)));
-    let read_only = READ_ONLY.iter().map(|p| (*p).to_owned());
+    let read_only = READ_ONLY.iter().map(|p| (*p).to_owned()).chain(sandbox.read_only.iter().cloned());
     linux.set_readonly_paths(Some(complete(
         linux.readonly_paths().as_deref(),
         read_only,

@@ -26,12 +26,14 @@ pub struct Capabilities {
     pub ambient: CapabilitySet,
 }
 
-/// Everything that the child needs, compiled by the parent.
+/// Everything that the child needs, compiled by the parent. What is absent is said to be: a field
+/// that is missing is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockdownPlan {
     /// What the runtime has masked; absent for an exec, which joins init's mounts, where nothing
     /// can be unmounted.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub masks: Option<MaskPlan>,
     /// Exactly the sets that the process has when the payload starts.
     pub capabilities: Capabilities,
@@ -39,8 +41,9 @@ pub struct LockdownPlan {
     pub apparmor: Option<String>,
     /// SELinux label to take on `execve`.
     pub selinux: Option<String>,
-    /// File rights.
-    pub landlock: LandlockPlan,
+    /// Rights to files and ports; absent for a privileged container alone.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub landlock: Option<LandlockPlan>,
     /// System calls.
     pub seccomp: Program,
     /// Working directory. The lock-down goes there itself: as the container's user, and with an

@@ -8,7 +8,7 @@ use crate::capability::CapabilitySet;
 use crate::host::Host;
 use crate::plan::Capabilities;
 use crate::refusal::{Note, Violation};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{ExecRules, Sandbox, Users};
 
 /// What containerd and runc give to a process without a `PATH`.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,49 +27,152 @@ pub(crate) struct Hardened {
     pub(crate) home: Option<u32>,
 }
 
-/// Refuses a process that asks for what no sandbox gives.
-pub(crate) fn check(process: &Process, host: &Host, violations: &mut Vec<Violation>) {
+/// Whether the process asks for the capability that is all others.
+pub(crate) fn asks_for_sys_admin(process: &Process) -> bool {
+    const SYS_ADMIN: CapabilitySet = CapabilitySet::of(&["SYS_ADMIN"]);
+    SYS_ADMIN.is_subset(requested(process).bounding)
+}
+
+/// Refuses a process that asks for what the sandbox does not give.
+pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
     check_strings(process, violations);
     let asked = requested(process);
     let all = [asked.bounding, asked.effective, asked.permitted, asked.inheritable, asked.ambient]
         .into_iter()
         .fold(CapabilitySet::EMPTY, CapabilitySet::union);
-    let beyond = all.without(CapabilitySet::CONTAINERD_DEFAULT);
-    if !beyond.is_empty() {
-        violations.push(Violation::policy(
-            "process.capabilities",
-            format!("added: {beyond}; nothing beyond containerd's default set can be had"),
-            "take them out of securityContext.capabilities.add, and run without privileged",
-        ));
+    let beyond = all.without(CapabilitySet::CONTAINERD_DEFAULT.union(sandbox.capabilities));
+    if !beyond.is_empty() && !sandbox.privileged {
+        violations.push(
+            Violation::policy(
+                "process.capabilities",
+                format!("added: {beyond}, which the profile does not give"),
+                "take them out of securityContext.capabilities.add, and run without privileged",
+            )
+            .of_container("securityContext.capabilities.add"),
+        );
     }
+    for users in &sandbox.users {
+        check_user(process, users, violations);
+    }
+    check_labels(process, sandbox, host, violations);
+}
+
+fn check_user(process: &Process, users: &Users, violations: &mut Vec<Violation>) {
+    let user = process.user();
+    if users.non_root && user.uid() == 0 {
+        violations.push(
+            Violation::policy(
+                "process.user.uid",
+                "0 (root); the profile demands another user",
+                "set runAsUser to a number above 0, or USER in the image",
+            )
+            .of_container("securityContext.runAsUser"),
+        );
+    }
+    let outside = |ranges: &Option<std::collections::BTreeSet<(u32, u32)>>, id: u32| {
+        ranges.as_ref().is_some_and(|ranges| !ranges.iter().any(|(first, last)| (first..=last).contains(&&id)))
+    };
+    if outside(&users.uids, user.uid()) {
+        violations.push(
+            Violation::policy(
+                "process.user.uid",
+                format!("{}; the profile allows {}", user.uid(), shown(&users.uids)),
+                "choose another runAsUser",
+            )
+            .of_container("securityContext.runAsUser"),
+        );
+    }
+    let groups = std::iter::once(user.gid()).chain(user.additional_gids().iter().flatten().copied());
+    let wrong: Vec<String> = groups.filter(|gid| outside(&users.gids, *gid)).map(|gid| gid.to_string()).collect();
+    if !wrong.is_empty() {
+        violations.push(
+            Violation::policy(
+                "process.user.gid",
+                format!("{}; the profile allows {}", wrong.join(", "), shown(&users.gids)),
+                "choose another runAsGroup, fsGroup or supplementalGroups",
+            )
+            .of_container("securityContext.runAsGroup"),
+        );
+    }
+}
+
+fn shown(ranges: &Option<std::collections::BTreeSet<(u32, u32)>>) -> String {
+    let ranges = ranges.iter().flatten().map(|(first, last)| format!("{first} to {last}"));
+    ranges.collect::<Vec<_>>().join(", ")
+}
+
+fn check_labels(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
     match process.apparmor_profile().as_deref() {
         None | Some("") => {}
-        Some("unconfined") => violations.push(Violation::policy(
-            "process.apparmorProfile",
-            "unconfined",
-            "use appArmorProfile.type RuntimeDefault or Localhost",
-        )),
-        Some(name) if !host.apparmor => violations.push(Violation::unsupported(
-            "process.apparmorProfile",
-            format!("{name} is requested, and this node's kernel does not run AppArmor"),
-            "take appArmorProfile out of the pod, or schedule it on a node with AppArmor",
-        )),
+        Some("unconfined") if sandbox.privileged => {}
+        Some("unconfined") => violations.push(
+            Violation::policy(
+                "process.apparmorProfile",
+                "unconfined",
+                "use appArmorProfile.type RuntimeDefault or Localhost",
+            )
+            .of_container("securityContext.appArmorProfile"),
+        ),
+        Some(name) if !host.apparmor => violations.push(
+            Violation::unsupported(
+                "process.apparmorProfile",
+                format!("{name} is requested, and this node's kernel does not run AppArmor"),
+                "take appArmorProfile out of the pod, or schedule it on a node with AppArmor",
+            )
+            .of_container("securityContext.appArmorProfile"),
+        ),
         Some(_) => {}
     }
     match process.selinux_label().as_deref() {
         None | Some("") => {}
         // The type that container-selinux gives to privileged containers.
-        Some(label) if label.split(':').nth(2) == Some("spc_t") => violations.push(Violation::policy(
-            "process.selinuxLabel",
-            format!("{label} is the unconfined type of privileged containers"),
-            "take seLinuxOptions.type out of the pod",
-        )),
-        Some(label) if !host.selinux => violations.push(Violation::unsupported(
-            "process.selinuxLabel",
-            format!("{label} is requested, and this node's kernel does not run SELinux"),
-            "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
-        )),
+        Some(label) if label.split(':').nth(2) == Some("spc_t") && !sandbox.privileged => violations.push(
+            Violation::policy(
+                "process.selinuxLabel",
+                format!("{label} is the unconfined type of privileged containers"),
+                "take seLinuxOptions.type out of the pod",
+            )
+            .of_container("securityContext.seLinuxOptions"),
+        ),
+        Some(label) if !host.selinux => violations.push(
+            Violation::unsupported(
+                "process.selinuxLabel",
+                format!("{label} is requested, and this node's kernel does not run SELinux"),
+                "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
+            )
+            .of_container("securityContext.seLinuxOptions"),
+        ),
         Some(_) => {}
+    }
+    for (labels, present, what) in
+        [(&sandbox.apparmor, host.apparmor, "AppArmor"), (&sandbox.selinux, host.selinux, "SELinux")]
+    {
+        if let (Some(label), false) = (labels.first(), present) {
+            violations.push(Violation::unsupported(
+                "node",
+                format!("the profile demands {label}, and this node's kernel does not run {what}"),
+                format!("take it out of the profile's labels, or boot a kernel with {what}"),
+            ));
+        }
+    }
+}
+
+/// Refuses an exec that the profile's exec rules do not allow.
+pub(crate) fn check_exec(process: &Process, rules: &ExecRules, violations: &mut Vec<Violation>) {
+    if rules.refused {
+        violations.push(Violation::policy(
+            "exec",
+            "the profile refuses every exec in this container",
+            "use a profile without exec.refuse; probes and hooks can ask by HTTP or TCP instead",
+        ));
+    }
+    let program = process.args().as_ref().and_then(|a| a.first()).map(String::as_str).unwrap_or_default();
+    for programs in rules.programs.iter().filter(|programs| !programs.matches(program)) {
+        violations.push(Violation::policy(
+            "exec.args[0]",
+            format!("{program:?}; the profile allows exec of {programs}"),
+            "run one of those",
+        ));
     }
 }
 
@@ -94,19 +197,25 @@ fn check_strings(process: &Process, violations: &mut Vec<Violation>) {
     }
     let cwd = process.cwd();
     if !cwd.is_absolute() || cwd.as_os_str().as_encoded_bytes().contains(&0) {
-        violations.push(Violation::invalid(
-            "process.cwd",
-            format!("{:?} is not an absolute path", cwd.display().to_string()),
-            "start workingDir with /",
-        ));
+        violations.push(
+            Violation::invalid(
+                "process.cwd",
+                format!("{:?} is not an absolute path", cwd.display().to_string()),
+                "start workingDir with /",
+            )
+            .of_container("workingDir"),
+        );
     }
     // /proc/self/fd/N as working directory: a descriptor leaked from the runtime (CVE-2024-21626).
     if cwd.starts_with(Path::new("/proc")) {
-        violations.push(Violation::policy(
-            "process.cwd",
-            format!("{} is inside /proc", cwd.display()),
-            "use a directory of the image or of a volume",
-        ));
+        violations.push(
+            Violation::policy(
+                "process.cwd",
+                format!("{} is inside /proc", cwd.display()),
+                "use a directory of the image or of a volume",
+            )
+            .of_container("workingDir"),
+        );
     }
 }
 
@@ -132,10 +241,11 @@ pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, note
     }
     // Both are applied by the lock-down, which reads back what the kernel did.
     let wanted = |label: Option<String>| label.filter(|l| !l.is_empty());
-    let apparmor = wanted(process.apparmor_profile().clone());
-    let selinux = wanted(process.selinux_label().clone());
+    let apparmor = wanted(process.apparmor_profile().clone()).or_else(|| sandbox.apparmor.first().cloned());
+    let selinux = wanted(process.selinux_label().clone()).or_else(|| sandbox.selinux.first().cloned());
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
+    bound(process, sandbox, notes);
     clamp(process, host, notes);
     let home = complete_environment(process);
     let cwd = process.cwd().clone();
@@ -167,6 +277,27 @@ fn to_oci(capabilities: &Capabilities) -> Option<LinuxCapabilities> {
         .ambient(capabilities.ambient.to_oci())
         .build()
         .ok()
+}
+
+/// Limits, to the profile's.
+fn bound(process: &mut Process, sandbox: &Sandbox, notes: &mut Vec<Note>) {
+    for (name, most) in &sandbox.limits {
+        let mut limits = process.rlimits().clone().unwrap_or_default();
+        let found = limits.iter_mut().find(|limit| name_of(limit.typ()) == *name);
+        if found.as_ref().is_some_and(|limit| limit.hard() <= *most) {
+            continue;
+        }
+        // The name was checked when the policy was read.
+        let Ok(kind) = serde_json::from_value::<PosixRlimitType>(name.clone().into()) else { continue };
+        let soft = found.as_ref().map_or(*most, |limit| limit.soft().min(*most));
+        let Ok(bounded) = PosixRlimitBuilder::default().typ(kind).hard(*most).soft(soft).build() else { continue };
+        match found {
+            Some(limit) => *limit = bounded,
+            None => limits.push(bounded),
+        }
+        process.set_rlimits(Some(limits));
+        notes.push(Note::new(format!("process.rlimits[{name}]"), format!("bounded to {most} by the profile")));
+    }
 }
 
 /// OOM score and limits, to what this process may set at all.

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use crate::identity::{Identity, Kind};
+
 /// Which kind of refusal it is; decides the gRPC code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The policy forbids what was asked for (`PERMISSION_DENIED`).
     Policy,
@@ -13,6 +16,17 @@ pub enum Reason {
     Unsupported,
 }
 
+/// A field of a Kubernetes pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodField {
+    /// Below `metadata`.
+    Metadata(String),
+    /// Below `spec`.
+    Pod(String),
+    /// Below the container in `spec.containers`.
+    Container(String),
+}
+
 /// One thing that keeps a container from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -20,6 +34,8 @@ pub struct Violation {
     pub reason: Reason,
     /// Where in the OCI spec.
     pub field: String,
+    /// Where a pod says the same.
+    pub pod_field: Option<PodField>,
     /// What was found there, and what is allowed.
     pub problem: String,
     /// What to change.
@@ -27,24 +43,61 @@ pub struct Violation {
 }
 
 impl Violation {
+    fn new(reason: Reason, field: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { reason, field: field.into(), pod_field: None, problem: problem.into(), advice: advice.into() }
+    }
+
     pub(crate) fn policy(field: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { reason: Reason::Policy, field: field.into(), problem: problem.into(), advice: advice.into() }
+        Self::new(Reason::Policy, field, problem, advice)
     }
 
     pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { reason: Reason::Invalid, field: field.into(), problem: problem.into(), advice: advice.into() }
+        Self::new(Reason::Invalid, field, problem, advice)
     }
 
     pub(crate) fn unsupported(field: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { reason: Reason::Unsupported, field: field.into(), problem: problem.into(), advice: advice.into() }
+        Self::new(Reason::Unsupported, field, problem, advice)
+    }
+
+    /// Names the pod's field below `metadata`.
+    pub(crate) fn of_metadata(mut self, field: impl Into<String>) -> Self {
+        self.pod_field = Some(PodField::Metadata(field.into()));
+        self
+    }
+
+    /// Names the pod's field below `spec`.
+    pub(crate) fn of_pod(mut self, field: impl Into<String>) -> Self {
+        self.pod_field = Some(PodField::Pod(field.into()));
+        self
+    }
+
+    /// Names the container's field.
+    pub(crate) fn of_container(mut self, field: impl Into<String>) -> Self {
+        self.pod_field = Some(PodField::Container(field.into()));
+        self
+    }
+
+    /// The field, in the words of whoever asked: Kubernetes' for a pod, the OCI spec's else.
+    #[must_use]
+    pub fn field_for(&self, identity: &Identity) -> String {
+        let is_pod = identity.pod.is_some();
+        match (&self.pod_field, &identity.container) {
+            (Some(PodField::Metadata(field)), _) if is_pod => format!("metadata.{field}"),
+            (Some(PodField::Pod(field)), _) if is_pod => format!("spec.{field}"),
+            (Some(PodField::Container(field)), Some(name)) if is_pod => format!("spec.containers[{name}].{field}"),
+            // The sandbox has a security context of its own, the pod's.
+            (Some(PodField::Container(field)), None) if identity.kind == Some(Kind::Sandbox) => format!("spec.{field}"),
+            _ => self.field.clone(),
+        }
     }
 }
 
 /// All that keeps a container, or an exec, from starting. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The profile that was asked, in the words of a message.
-    pub(crate) profile: String,
+    /// The rule and profile that were asked, in the words of a message.
+    pub(crate) by: String,
+    pub(crate) identity: Box<Identity>,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -53,6 +106,12 @@ impl Refusal {
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// The rule and profile that decided, with file and line.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.by
     }
 
     /// The kind of the whole: `Invalid` before `Unsupported` before `Policy`, since a request that
@@ -66,10 +125,10 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hardened: refused by {}:", self.profile)?;
+        write!(f, "hardened: refused by {}:", self.by)?;
         for (i, v) in self.violations.iter().enumerate() {
             let separator = if self.violations.len() > 1 { format!(" ({})", i + 1) } else { String::new() };
-            write!(f, "{separator} {}: {} -> {}.", v.field, v.problem, v.advice)?;
+            write!(f, "{separator} {}: {} -> {}.", v.field_for(&self.identity), v.problem, v.advice)?;
         }
         Ok(())
     }

@@ -1,41 +1,221 @@
 //! The sandbox as a value, and its meet.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
 use crate::capability::CapabilitySet;
-use crate::profile::Profile;
-use crate::seccomp::{Arch, Filter};
+use crate::policy::Patterns;
+use crate::seccomp::Filter;
 
 /// What a container may do. Two sandboxes have a meet: what both allow.
+///
+/// Sets of *demands* (patterns, paths, users) are united by the meet, since each demand must hold;
+/// sets of *grants* (devices, ports, namespaces) are intersected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
-    names: Vec<String>,
-    capabilities: CapabilitySet,
-    filter: Filter,
-    execute_from_writable: bool,
+    /// Profiles that it is the meet of.
+    pub(crate) names: BTreeSet<String>,
+    /// The most that any of the five capability sets may hold.
+    pub(crate) capabilities: CapabilitySet,
+    /// System calls.
+    pub(crate) filter: Filter,
+    /// File rights by Landlock; without, a process may mount, and change system folders.
+    pub(crate) landlock: bool,
+    /// Programs may be executed from `/tmp`, `/var/tmp`, `/dev/shm` and writable volumes.
+    pub(crate) execute_from_writable: bool,
+    /// Abstract UNIX sockets of processes outside the sandbox may be connected to.
+    pub(crate) abstract_sockets: bool,
+    /// TCP ports that may be bound; absent for all.
+    pub(crate) bind_tcp: Option<BTreeSet<u16>>,
+    /// TCP ports that may be connected to; absent for all.
+    pub(crate) connect_tcp: Option<BTreeSet<u16>>,
+    /// Trees in which nothing can be written, beside the system's own.
+    pub(crate) no_write: BTreeSet<PathBuf>,
+    /// Trees in which nothing can be executed.
+    pub(crate) no_execute: BTreeSet<PathBuf>,
+    /// Trees that cannot be read, written or executed.
+    pub(crate) hidden: BTreeSet<PathBuf>,
+    /// Paths masked beside the built-in ones.
+    pub(crate) masked: BTreeSet<String>,
+    /// Paths mounted read-only beside the built-in ones.
+    pub(crate) read_only: BTreeSet<String>,
+    /// The root file system must be read-only.
+    pub(crate) read_only_root: bool,
+    /// A privileged container may be had, with all that belongs to it.
+    pub(crate) privileged: bool,
+    /// Namespaces that may be the host's.
+    pub(crate) host_namespaces: BTreeSet<HostNamespace>,
+    /// Which paths of the host may be mounted: every one must allow it.
+    pub(crate) host_paths: BTreeSet<HostPaths>,
+    /// Devices beyond the standard ones.
+    pub(crate) devices: BTreeSet<Device>,
+    /// Sysctls that may be set: every one must have it.
+    pub(crate) sysctls: BTreeSet<Patterns>,
+    /// Most that a limit may be set to, by OCI name (`RLIMIT_NOFILE`).
+    pub(crate) limits: BTreeMap<String, u64>,
+    /// Who may run: every one must allow it.
+    pub(crate) users: BTreeSet<Users>,
+    /// AppArmor profile of a process that asks for none.
+    pub(crate) apparmor: BTreeSet<String>,
+    /// SELinux label of a process that asks for none.
+    pub(crate) selinux: BTreeSet<String>,
+    /// What an exec gets beyond its container: less.
+    pub(crate) exec: ExecRules,
+}
+
+/// A namespace that a pod may share with the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum HostNamespace {
+    /// `hostNetwork: true`; the host's UTS namespace comes with it.
+    Network,
+    /// `hostPID: true`.
+    Pid,
+    /// `hostIPC: true`.
+    Ipc,
+}
+
+/// Which paths of the host may be mounted into the container: the longest rule that a path lies
+/// below decides.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPaths {
+    /// Paths, each with all below; `None` is not at all.
+    pub rules: BTreeMap<PathBuf, Option<Access>>,
+    /// All other paths.
+    pub other: Option<Access>,
+}
+
+impl HostPaths {
+    pub(crate) const fn anything() -> Self {
+        Self { rules: BTreeMap::new(), other: Some(Access::ReadWrite) }
+    }
+
+    /// How a path may be mounted. What lies above a path that is not to be had is not to be had
+    /// either, unless a rule names it.
+    #[must_use]
+    pub fn access(&self, path: &Path) -> Option<Access> {
+        let own = path.ancestors().find_map(|above| self.rules.get(above)).copied().unwrap_or(self.other);
+        let shows_denied = self.rules.iter().any(|(rule, access)| access.is_none() && rule.starts_with(path));
+        if shows_denied && !self.rules.contains_key(path) { None } else { own }
+    }
+}
+
+/// How a path of the host may be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read-only.
+    ReadOnly,
+    /// Read-only or writable.
+    ReadWrite,
+}
+
+/// A device by its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Block device, rather than character device.
+    pub block: bool,
+    /// Major number.
+    pub major: i64,
+    /// Minor number; absent for all.
+    pub minor: Option<i64>,
+}
+
+impl Device {
+    /// Whether all of the other is in this.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.block == other.block && self.major == other.major && (self.minor.is_none() || self.minor == other.minor)
+    }
+}
+
+/// Which users may run in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Users {
+    /// Not uid 0, in the container's user namespace.
+    pub non_root: bool,
+    /// First and last uid of each range; absent for all.
+    pub uids: Option<BTreeSet<(u32, u32)>>,
+    /// First and last gid of each range, for the group and supplementary groups; absent for all.
+    pub gids: Option<BTreeSet<(u32, u32)>>,
+}
+
+/// What `kubectl exec`, probes and debug sessions may do, narrower than the container itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecRules {
+    /// No exec at all.
+    pub refused: bool,
+    /// Programs (`args[0]`) that may be run: every one must have it.
+    pub programs: BTreeSet<Patterns>,
+    /// Trees that cannot be read, written or executed.
+    pub hidden: BTreeSet<PathBuf>,
+    /// Nothing can be written anywhere but to devices and pipes.
+    pub read_only: bool,
+    /// No sockets.
+    pub no_network: bool,
 }
 
 impl Sandbox {
-    /// What a profile allows on an architecture.
-    #[must_use]
-    pub fn of(profile: &Profile, arch: Arch) -> Self {
+    /// One that allows all that is not decided by the filter: what profiles take away from.
+    pub(crate) fn widest(name: &str, capabilities: CapabilitySet, filter: Filter) -> Self {
         Self {
-            names: vec![profile.name().to_owned()],
-            capabilities: profile.capabilities(),
-            filter: profile.seccomp(arch),
-            execute_from_writable: profile.execute_from_writable(),
+            names: [name.to_owned()].into(),
+            capabilities,
+            filter,
+            landlock: true,
+            execute_from_writable: true,
+            abstract_sockets: true,
+            bind_tcp: None,
+            connect_tcp: None,
+            no_write: BTreeSet::new(),
+            no_execute: BTreeSet::new(),
+            hidden: BTreeSet::new(),
+            masked: BTreeSet::new(),
+            read_only: BTreeSet::new(),
+            read_only_root: false,
+            privileged: true,
+            host_namespaces: [HostNamespace::Network, HostNamespace::Pid, HostNamespace::Ipc].into(),
+            host_paths: BTreeSet::new(),
+            devices: BTreeSet::new(),
+            sysctls: BTreeSet::new(),
+            limits: BTreeMap::new(),
+            users: BTreeSet::new(),
+            apparmor: BTreeSet::new(),
+            selinux: BTreeSet::new(),
+            exec: ExecRules::default(),
         }
     }
 
     /// What both allow. Idempotent, commutative, associative; never wider than either.
     #[must_use]
     pub fn meet(&self, other: &Self) -> Self {
-        let mut names: Vec<String> = self.names.iter().chain(&other.names).cloned().collect();
-        names.sort_unstable();
-        names.dedup();
         Self {
-            names,
+            names: &self.names | &other.names,
             capabilities: self.capabilities.meet(other.capabilities),
             filter: if self.filter == other.filter { self.filter.clone() } else { self.filter.meet(&other.filter) },
+            landlock: self.landlock || other.landlock,
             execute_from_writable: self.execute_from_writable && other.execute_from_writable,
+            abstract_sockets: self.abstract_sockets && other.abstract_sockets,
+            bind_tcp: both(&self.bind_tcp, &other.bind_tcp),
+            connect_tcp: both(&self.connect_tcp, &other.connect_tcp),
+            no_write: &self.no_write | &other.no_write,
+            no_execute: &self.no_execute | &other.no_execute,
+            hidden: &self.hidden | &other.hidden,
+            masked: &self.masked | &other.masked,
+            read_only: &self.read_only | &other.read_only,
+            read_only_root: self.read_only_root || other.read_only_root,
+            privileged: self.privileged && other.privileged,
+            host_namespaces: &self.host_namespaces & &other.host_namespaces,
+            host_paths: &self.host_paths | &other.host_paths,
+            devices: common(&self.devices, &other.devices),
+            sysctls: &self.sysctls | &other.sysctls,
+            limits: least(&self.limits, &other.limits),
+            users: &self.users | &other.users,
+            apparmor: &self.apparmor | &other.apparmor,
+            selinux: &self.selinux | &other.selinux,
+            exec: self.exec.meet(&other.exec),
         }
     }
 
@@ -46,9 +226,22 @@ impl Sandbox {
         self
     }
 
+    /// Whether a privileged container gets what it asks for.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.privileged && !self.landlock
+    }
+
+    /// All but the filter, whose rules can be written in more than one way.
+    #[must_use]
+    pub fn without_filter(&self) -> Self {
+        let filter = Filter::new(self.filter.arch(), self.filter.default(), self.filter.foreign());
+        Self { filter, ..self.clone() }
+    }
+
     /// Names of the profiles that it is the meet of.
     #[must_use]
-    pub fn names(&self) -> &[String] {
+    pub const fn names(&self) -> &BTreeSet<String> {
         &self.names
     }
 
@@ -69,4 +262,40 @@ impl Sandbox {
     pub const fn execute_from_writable(&self) -> bool {
         self.execute_from_writable
     }
+}
+
+impl ExecRules {
+    fn meet(&self, other: &Self) -> Self {
+        Self {
+            refused: self.refused || other.refused,
+            programs: &self.programs | &other.programs,
+            hidden: &self.hidden | &other.hidden,
+            read_only: self.read_only || other.read_only,
+            no_network: self.no_network || other.no_network,
+        }
+    }
+}
+
+/// What both lists have, where no list stands for everything.
+fn both(left: &Option<BTreeSet<u16>>, right: &Option<BTreeSet<u16>>) -> Option<BTreeSet<u16>> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(left & right),
+        (one, None) | (None, one) => one.clone(),
+    }
+}
+
+/// Devices that are covered by one of each side.
+fn common(left: &BTreeSet<Device>, right: &BTreeSet<Device>) -> BTreeSet<Device> {
+    let within = |one: &BTreeSet<Device>, other: &BTreeSet<Device>| -> BTreeSet<Device> {
+        one.iter().filter(|d| other.iter().any(|o| o.covers(d))).copied().collect()
+    };
+    &within(left, right) | &within(right, left)
+}
+
+fn least(left: &BTreeMap<String, u64>, right: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut least = left.clone();
+    for (name, most) in right {
+        least.entry(name.clone()).and_modify(|now| *now = (*now).min(*most)).or_insert(*most);
+    }
+    least
 }

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
 use hardened_sandbox::capability::CapabilitySet;
-use hardened_sandbox::profile::Profile;
+use hardened_sandbox::policy::Policy;
+use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Facts, Host, LockdownPlan, Reason, Sandbox, decide};
+use hardened_sandbox::{Admission, Facts, Host, LockdownPlan, Reason, Refusal};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
@@ -13,16 +14,18 @@ const HOSTILE: &str = include_str!("../fuzz/corpus/decide/hostile.json");
 
 fn host() -> Host {
     Host {
-        landlock_abi: 7,
-        seccomp: true,
-        memfd_noexec: true,
         apparmor: false,
         selinux: false,
         may_raise_limits: false,
         oom_score_adj: 100,
         hard_limits: [("RLIMIT_NOFILE".to_owned(), 512)].into(),
-        processors: 2,
+        ..Host::assumed()
     }
+}
+
+/// A node without policy files.
+fn decide(spec: Spec, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
+    hardened_sandbox::decide(spec, &Policy::built_in(Arch::native().unwrap()), host, facts)
 }
 
 fn spec(change: impl FnOnce(&mut Value)) -> Spec {
@@ -68,7 +71,7 @@ fn a_privileged_container_is_refused_with_every_violation() {
     hostile["process"]["args"] = json!(["/bin/true"]);
     hostile["process"]["cwd"] = json!("/proc/self/fd/9");
     hostile["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": "/x"}]);
-    let facts = Facts { host_namespaces: vec![LinuxNamespaceType::Pid] };
+    let facts = Facts { host_namespaces: vec![LinuxNamespaceType::Pid], ..Facts::default() };
     let (reason, text) = refusal(serde_json::from_value(hostile).unwrap(), &host(), &facts);
     assert_eq!(reason, Reason::Policy);
     insta::assert_snapshot!("refusal", text);
@@ -108,7 +111,7 @@ fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
         |s| s["process"]["capabilities"]["ambient"] = json!(["CAP_NET_RAW", "CAP_CHOWN"]),
     ];
     let arch = Arch::native().unwrap();
-    let widest = Sandbox::of(&Profile::BASELINE, arch);
+    let widest = BuiltIn::Baseline.sandbox(arch);
     for ask in asks {
         let admission = decide(spec(ask), &host(), &Facts::default()).unwrap();
         let sandbox = admission.sandbox();
@@ -132,17 +135,6 @@ fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
 }
 
 #[test]
-fn sandboxes_meet_as_an_algebra() {
-    let arch = Arch::native().unwrap();
-    let [a, b] = Profile::built_in().map(|p| Sandbox::of(&p, arch));
-    assert_eq!(a.meet(&a), a);
-    assert_eq!(b.meet(&b), b);
-    assert_eq!(a.meet(&b), b.meet(&a));
-    assert_eq!(a.meet(&b).meet(&b), a.meet(&b));
-    assert!(!a.meet(&b).execute_from_writable());
-}
-
-#[test]
 fn an_exec_gets_no_more_than_its_container() {
     let restricted = spec(|s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "restricted"}));
     let admission = decide(restricted.clone(), &host(), &Facts::default()).unwrap();
@@ -155,7 +147,7 @@ fn an_exec_gets_no_more_than_its_container() {
     capabilities.set_effective(Some("SYS_ADMIN".parse::<CapabilitySet>().unwrap().to_oci()));
     beyond.set_capabilities(Some(capabilities));
     let refused = admission.decide_exec(beyond).unwrap_err();
-    insta::assert_snapshot!(refused, @"hardened: refused by profile baseline and restricted (built in): process.capabilities: added: SYS_ADMIN; nothing beyond containerd's default set can be had -> take them out of securityContext.capabilities.add, and run without privileged.");
+    insta::assert_snapshot!(refused, @"hardened: refused by profile baseline (built in): process.capabilities: added: SYS_ADMIN, which the profile does not give -> take them out of securityContext.capabilities.add, and run without privileged.");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::process::Process;
 use crate::service::Shim;
 use crate::state::{self, Record, StateDir};
 use crate::stdio::{Console, Io, Streams};
-use crate::{host, id};
+use crate::{host, id, policy};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
@@ -37,10 +37,17 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     }
     let bundle = Path::new(&request.bundle);
     let mut spec = read_spec(bundle)?;
-    let facts = host::facts(&spec)?;
+    let facts = host::facts(&spec, &request.id)?;
     place(&mut spec, bundle, &shim.namespace, &request.id)?;
 
-    let admission = decide(spec, &shim.host, &facts)?;
+    // Read anew each time: a change is for the containers that come after it.
+    let policy = policy::load(request.options.as_ref())?;
+    let admission = decide(spec, &policy, &shim.host, &facts)?;
+    drop(policy);
+    log::info!("container {}: admitted by {}", request.id, admission.by());
+    if admission.is_privileged() {
+        log::warn!("container {}: PRIVILEGED, let through by {}", request.id, admission.by());
+    }
     for note in admission.notes() {
         log::info!("container {}: {note}", request.id);
     }

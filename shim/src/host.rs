@@ -59,12 +59,21 @@ fn hard_limits() -> BTreeMap<String, u64> {
     limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), getrlimit(limit).ok()?.1))).collect()
 }
 
-/// Which namespaces that the spec joins by path are the host's own.
+/// Which namespaces that the spec joins by path are the host's own, and where its bind mounts
+/// really come from.
 ///
 /// # Errors
-/// A path that cannot be looked at: it might be one of them.
-pub(crate) fn facts(spec: &Spec) -> anyhow::Result<Facts> {
-    let mut facts = Facts::default();
+/// A namespace that cannot be looked at: it might be one of them.
+pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
+    let mut facts = Facts { container: container.to_owned(), ..Facts::default() };
+    for source in spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()) {
+        // What does not exist cannot be mounted: libcontainer says so.
+        if let Ok(real) = std::fs::canonicalize(source)
+            && source.is_absolute()
+        {
+            facts.sources.insert(source.clone(), real);
+        }
+    }
     for namespace in spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
         if let Some(path) = namespace.path()
             && is_own(namespace.typ(), path)

@@ -21,6 +21,7 @@ mod launcher;
 mod logging;
 mod metrics;
 mod oom;
+mod policy;
 mod process;
 mod reaper;
 mod server;

@@ -89,7 +89,7 @@ fn a_full_disk_refuses_and_leaves_nothing(c: &Containerd) -> Result<()> {
             Ok(_) => direct.end()?,
             Err(error) => {
                 refused += 1;
-                ensure!(error.to_string().contains("No space left on device"), "{kilobytes} kB: {error:#}");
+                ensure!(format!("{error:#}").contains("No space left on device"), "{kilobytes} kB: {error:#}");
                 direct.give_up()?;
             }
         }
@@ -104,7 +104,7 @@ fn a_bundle_may_vanish_once_the_container_is_made(c: &Containerd) -> Result<()> 
     let id = direct.id().to_owned();
     fs::remove_file(direct.bundle().join("config.json"))?;
     let error = direct.create(None).err().context("made without a config.json")?;
-    ensure!(error.to_string().contains("config.json: No such file"), "{error:#}");
+    ensure!(format!("{error:#}").contains("config.json: No such file"), "{error:#}");
     direct.give_up()?;
     c.nothing_left(&id)?;
 

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod adversity;
 mod churn;
+mod policy;
 mod programs;
 mod recovery;
 mod refusals;
@@ -48,6 +49,7 @@ fn main() {
         ("refusals", refusals::TESTS),
         ("recovery", recovery::TESTS),
         ("adversity", adversity::TESTS),
+        ("policy", policy::TESTS),
         ("churn", churn::TESTS),
         ("programs", programs::TESTS),
     ];

@@ -115,12 +115,12 @@ fn init_and_exec_get_the_same_sandbox(c: &Containerd) -> Result<()> {
 const UNANSWERED: [&str; 8] = ["exit", "exit_group", "rt_sigreturn", "fork", "vfork", "pause", "uprobe", "uretprobe"];
 
 fn every_call_of_the_table_gets_the_profiles_answer(c: &Containerd) -> Result<()> {
-    use hardened_sandbox::profile::Profile;
+    use hardened_sandbox::profile::BuiltIn;
     use hardened_sandbox::seccomp::{Action, Arch};
 
     let arch = Arch::native().context("no filter for this architecture")?;
     let free = c.run_under(RUNC, &[], &["hardened-probe", "every-call"], b"")?.ok()?.text();
-    for (profile, options) in [(Profile::BASELINE, &[][..]), (Profile::RESTRICTED, &RESTRICTED)] {
+    for (profile, options) in [(BuiltIn::Baseline, &[][..]), (BuiltIn::Restricted, &RESTRICTED)] {
         let filter = profile.seccomp(arch);
         let out = c.run(options, &["hardened-probe", "every-call"])?.ok()?.text();
         ensure!(out.lines().count() == 600, "{out}");

@@ -11,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use super::{Failure, sys};
@@ -32,21 +32,25 @@ const USUAL: &[&str] =
 pub(super) fn restrict(plan: &LandlockPlan) -> Result<(), Failure> {
     let abi = abi(plan.abi);
     let rights = Rights::of(abi);
-    let mut rules = Rules { ruleset: create(abi)?, rights };
+    let mut rules = Rules { ruleset: create(plan, abi)?, rights };
+    let resolved = |paths: &[&[PathBuf]]| -> Vec<PathBuf> { paths.concat().iter().map(|p| resolved(p)).collect() };
 
-    rules.grant(Path::new("/"), rights.read)?;
-    rules.grant_execute(Path::new("/"), &plan.no_execute.iter().map(|p| resolved(p)).collect::<Vec<_>>())?;
+    rules.grant_except(Path::new("/"), rights.read, &resolved(&[&plan.hidden]))?;
+    rules.grant_except(Path::new("/"), rights.execute, &resolved(&[&plan.hidden, &plan.no_execute]))?;
+    let no_write = resolved(&[&plan.hidden, &plan.no_write]);
     for name in entries(Path::new("/"))? {
-        if !plan.system.contains(&name) {
-            rules.grant(&Path::new("/").join(name), rights.write)?;
+        if !plan.system.contains(&name) && (!plan.read_only || name == "dev") {
+            rules.grant_except(&Path::new("/").join(name), rights.write, &no_write)?;
         }
     }
-    for volume in &plan.writable {
-        rules.grant_mount(volume, rights.write)?;
+    for volume in plan.writable.iter().filter(|_| !plan.read_only) {
+        rules.grant_mount(volume, rights.write, &no_write)?;
     }
     for device in &plan.ioctl {
         rules.grant(device, rights.ioctl)?;
     }
+    rules.grant_ports(&plan.bind_tcp, AccessNet::BindTcp)?;
+    rules.grant_ports(&plan.connect_tcp, AccessNet::ConnectTcp)?;
     let status = rules.ruleset.restrict_self().map_err(|e| fail("enforce the ruleset", &e))?;
     // restrict_self also succeeds where nothing was enforced.
     match status.ruleset {
@@ -85,12 +89,18 @@ fn abi(kernel: u32) -> ABI {
     }
 }
 
-fn create(abi: ABI) -> Result<RulesetCreated, Failure> {
+fn create(plan: &LandlockPlan, abi: ABI) -> Result<RulesetCreated, Failure> {
     let build = || {
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))?;
-        if abi >= ABI::V6 {
+        // The decision has seen to it that the kernel can (ABI 4).
+        for (ports, access) in [(&plan.bind_tcp, AccessNet::BindTcp), (&plan.connect_tcp, AccessNet::ConnectTcp)] {
+            if ports.is_some() {
+                ruleset = ruleset.handle_access(access)?;
+            }
+        }
+        if abi >= ABI::V6 && !plan.abstract_sockets {
             // Signals are not scoped: init and exec are sibling domains, and a reload or preStop
             // hook that signals init would fail.
             ruleset = ruleset.scope(Scope::AbstractUnixSocket)?;
@@ -147,22 +157,37 @@ impl Rules {
 
     /// Grants rights to a mount. The image may have led the mount elsewhere by a symbolic link,
     /// and may lead this rule there too: as long as it ends at a mount, it is one of the spec's.
-    fn grant_mount(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+    fn grant_mount(&mut self, path: &Path, rights: BitFlags<AccessFs>, except: &[PathBuf]) -> Result<(), Failure> {
         let Some(file) = open(path, 0) else { return Ok(()) };
         let mount = sys::is_mount_root(file.as_fd()).map_err(|e| fail(format!("statx {}", path.display()), &e))?;
-        if mount { self.add(path, file, rights) } else { Ok(()) }
+        let real = resolved(path);
+        match () {
+            () if !mount => Ok(()),
+            () if except.iter().any(|e| real.starts_with(e)) => Ok(()),
+            () if except.iter().any(|e| e.starts_with(&real)) => self.grant_except(&real, rights, except),
+            () => self.add(path, file, rights),
+        }
     }
 
-    /// Lets programs be executed from everywhere but below `except`.
-    fn grant_execute(&mut self, path: &Path, except: &[PathBuf]) -> Result<(), Failure> {
+    /// Grants rights to all below a path but below `except`. A folder on the way there gets none
+    /// itself, since what is granted to it is granted to all below: nothing can be made in it.
+    fn grant_except(&mut self, path: &Path, rights: BitFlags<AccessFs>, except: &[PathBuf]) -> Result<(), Failure> {
         if except.iter().any(|e| e == path) {
             return Ok(());
         }
         if !except.iter().any(|e| e.starts_with(path)) {
-            return self.grant(path, self.rights.execute);
+            return self.grant(path, rights);
         }
         for name in entries(path)? {
-            self.grant_execute(&path.join(name), except)?;
+            self.grant_except(&path.join(name), rights, except)?;
+        }
+        Ok(())
+    }
+
+    fn grant_ports(&mut self, ports: &Option<Vec<u16>>, access: AccessNet) -> Result<(), Failure> {
+        for port in ports.iter().flatten() {
+            let step = || format!("add a rule for TCP port {port}");
+            (&mut self.ruleset).add_rule(NetPort::new(*port, access)).map(drop).map_err(|e| fail(step(), &e))?;
         }
         Ok(())
     }
@@ -211,7 +236,12 @@ fn entries(folder: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Where a path of the plan lies in this image, symbolic links followed.
+/// Where a path of the plan lies in this image, symbolic links followed; also where its last parts
+/// do not exist yet.
 fn resolved(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(real), ..) => real,
+        (Err(_), Some(parent), Some(name)) => resolved(parent).join(name),
+        (Err(_), ..) => path.to_owned(),
+    }
 }

@@ -402,7 +402,7 @@ const NEW_NAMESPACES: u32 = 0x7E02_0000;
 
 /// Answer to socket families that are switched off. Not EPERM: programs take this one for a
 /// kernel without the family and carry on (libaudit inside PAM, say), and would give up on EPERM.
-const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
+pub(super) const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
 
 pub(super) const CONDITIONAL: &[Group] = &[
     Group {

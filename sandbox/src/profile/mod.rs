@@ -1,9 +1,15 @@
-//! Profiles: named descriptions of a sandbox. Two are built in.
+//! The built-in profiles: data with reasons.
 
 mod baseline;
+mod host;
+mod pause;
 mod restricted;
 
+use std::collections::BTreeMap;
+
 use crate::capability::CapabilitySet;
+use crate::policy::SocketFamily;
+use crate::sandbox::{HostPaths, Sandbox};
 use crate::seccomp::{Action, Arch, Condition, Filter, Rule};
 
 /// System calls that get the same answer for the same reason.
@@ -28,67 +34,61 @@ struct StaticRule {
 const ALLOW: &[StaticRule] = &[StaticRule { conditions: &[], action: Action::Allow }];
 const DENY: &[StaticRule] = &[StaticRule { conditions: &[], action: Action::EPERM }];
 
-/// A named sandbox description.
-#[derive(Debug, Clone, Copy)]
-pub struct Profile {
-    name: &'static str,
-    capabilities: CapabilitySet,
-    groups: &'static [&'static [Group]],
-    execute_from_writable: bool,
+/// A profile that is part of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// The node's default: an unprivileged container without what a hardened one has no need for.
+    Baseline,
+    /// For programs that run as a user, serve the network and write their own data.
+    Restricted,
+    /// The pod's own sandbox container, which holds its namespaces and waits.
+    Pause,
+    /// What `privileged: true` gets where a rule of the node lets it through: no_new_privs, and
+    /// whatever it asks for. Never anybody's default.
+    Privileged,
 }
 
-impl Profile {
-    /// The node's default: an unprivileged container without what a hardened one has no need for.
-    pub const BASELINE: Self = Self {
-        name: "baseline",
-        capabilities: baseline::CAPABILITIES,
-        groups: &[baseline::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED],
-        execute_from_writable: true,
-    };
-
-    /// For programs that run as a user, serve the network and write their own data.
-    pub const RESTRICTED: Self = Self {
-        name: "restricted",
-        capabilities: CapabilitySet::of(&["NET_BIND_SERVICE"]),
-        groups: &[restricted::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED],
-        execute_from_writable: false,
-    };
-
-    /// All that are built in.
-    #[must_use]
-    pub const fn built_in() -> [Self; 2] {
-        [Self::BASELINE, Self::RESTRICTED]
-    }
-
-    /// The built-in profile of that name.
-    #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
-        Self::built_in().into_iter().find(|profile| profile.name == name)
-    }
+impl BuiltIn {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Baseline, Self::Restricted, Self::Pause, Self::Privileged];
 
     /// The name by which policies and annotations call it.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+            Self::Pause => "pause",
+            Self::Privileged => "privileged",
+        }
     }
 
-    /// The most that any of the five capability sets may hold.
-    #[must_use]
-    pub const fn capabilities(&self) -> CapabilitySet {
-        self.capabilities
+    const fn capabilities(self) -> CapabilitySet {
+        match self {
+            Self::Baseline => baseline::CAPABILITIES,
+            Self::Restricted => CapabilitySet::of(&["NET_BIND_SERVICE"]),
+            Self::Pause => CapabilitySet::EMPTY,
+            Self::Privileged => CapabilitySet::ALL,
+        }
     }
 
-    /// Whether programs may be executed from `/tmp`, `/var/tmp`, `/dev/shm` and writable volumes.
-    #[must_use]
-    pub const fn execute_from_writable(&self) -> bool {
-        self.execute_from_writable
+    const fn groups(self) -> &'static [&'static [Group]] {
+        match self {
+            Self::Baseline => &[baseline::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED],
+            Self::Restricted => {
+                &[restricted::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED]
+            }
+            Self::Pause => &[pause::ALLOWED],
+            Self::Privileged => &[],
+        }
     }
 
     /// The profile's filter. Calls in no group get `ENOSYS`; foreign ABIs are killed.
     #[must_use]
-    pub fn seccomp(&self, arch: Arch) -> Filter {
-        let mut filter = Filter::new(arch, Action::ENOSYS, Action::KillProcess);
-        for group in self.groups.iter().copied().flatten() {
+    pub fn seccomp(self, arch: Arch) -> Filter {
+        let default = if self == Self::Privileged { Action::Allow } else { Action::ENOSYS };
+        let mut filter = Filter::new(arch, default, Action::KillProcess);
+        for group in self.groups().iter().copied().flatten() {
             for number in group.calls.iter().filter_map(|name| arch.number(name)) {
                 for rule in group.rules {
                     filter.push(number, Rule { conditions: rule.conditions.to_vec(), action: rule.action });
@@ -97,6 +97,73 @@ impl Profile {
         }
         filter
     }
+
+    /// What the profile allows.
+    #[must_use]
+    pub fn sandbox(self, arch: Arch) -> Sandbox {
+        let mut sandbox = Sandbox::widest(self.name(), self.capabilities(), self.seccomp(arch));
+        match self {
+            Self::Baseline | Self::Restricted => {
+                sandbox.execute_from_writable = self == Self::Baseline;
+                sandbox.abstract_sockets = false;
+                sandbox.privileged = false;
+                sandbox.host_namespaces.clear();
+                sandbox.host_paths = [host::paths()].into();
+                sandbox.sysctls = [host::sysctls()].into();
+            }
+            // Whether the pod may share the host's namespaces or set sysctls is for the profile of
+            // its containers, with which this one is met.
+            Self::Pause => {
+                sandbox.execute_from_writable = false;
+                sandbox.abstract_sockets = false;
+                sandbox.host_paths = [HostPaths { rules: BTreeMap::new(), other: None }].into();
+                sandbox.exec.refused = true;
+            }
+            Self::Privileged => sandbox.landlock = false,
+        }
+        sandbox
+    }
+}
+
+/// Numbers of linux/socket.h.
+pub(crate) const fn number_of(family: SocketFamily) -> u32 {
+    let number = match family {
+        SocketFamily::Unix => libc::AF_UNIX,
+        SocketFamily::Inet => libc::AF_INET,
+        SocketFamily::Inet6 => libc::AF_INET6,
+        SocketFamily::Netlink => libc::AF_NETLINK,
+        SocketFamily::Packet => libc::AF_PACKET,
+        SocketFamily::Vsock => libc::AF_VSOCK,
+        SocketFamily::Can => libc::AF_CAN,
+        SocketFamily::Bluetooth => libc::AF_BLUETOOTH,
+        SocketFamily::Alg => libc::AF_ALG,
+    };
+    number as u32
+}
+
+/// The rules of socket(2) that let these families through.
+pub(crate) fn socket_rules(families: &[SocketFamily]) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = families
+        .iter()
+        .map(|family| {
+            let mut conditions = vec![Condition::int(0, number_of(*family))];
+            if *family == SocketFamily::Netlink {
+                conditions.push(Condition::int(2, libc::NETLINK_ROUTE as u32));
+            }
+            Rule { conditions, action: Action::Allow }
+        })
+        .collect();
+    rules.push(Rule::always(baseline::NO_FAMILY));
+    rules
+}
+
+/// A filter that lets only UNIX sockets be made.
+pub(crate) fn no_network(arch: Arch) -> Filter {
+    let mut filter = Filter::new(arch, Action::Allow, Action::Allow);
+    if let Some(number) = arch.number("socket") {
+        filter.set(number, socket_rules(&[SocketFamily::Unix]));
+    }
+    filter
 }
 
 #[cfg(test)]
@@ -108,14 +175,14 @@ mod tests {
 
     #[test]
     fn every_group_has_a_reason_and_every_name_is_a_call_in_one_group() {
-        for profile in Profile::built_in() {
+        for profile in BuiltIn::ALL {
             let mut seen = BTreeMap::new();
-            for group in profile.groups.iter().copied().flatten() {
+            for group in profile.groups().iter().copied().flatten() {
                 assert!(group.reason.len() > 20, "{:?} needs a reason", group.calls);
                 for call in group.calls {
-                    assert!(is_call(call), "{}: {call} is no system call", profile.name);
+                    assert!(is_call(call), "{}: {call} is no system call", profile.name());
                     if let Some(other) = seen.insert(call, group.reason) {
-                        panic!("{}: {call} is in two groups: {other}; {}", profile.name, group.reason);
+                        panic!("{}: {call} is in two groups: {other}; {}", profile.name(), group.reason);
                     }
                 }
             }
@@ -125,18 +192,23 @@ mod tests {
     #[test]
     fn restricted_allows_nothing_that_baseline_denies() {
         for arch in [Arch::X86_64, Arch::Aarch64] {
-            let (wide, narrow) = (Profile::BASELINE.seccomp(arch), Profile::RESTRICTED.seccomp(arch));
-            for (name, number) in arch.calls() {
-                assert!(narrow.decide(number, &[0; 6]) <= wide.decide(number, &[0; 6]), "{name}");
+            let wide = BuiltIn::Baseline.seccomp(arch);
+            for narrow in [BuiltIn::Restricted.seccomp(arch), BuiltIn::Pause.seccomp(arch)] {
+                for (name, number) in arch.calls() {
+                    assert!(
+                        !narrow.decide(number, &[0; 6]).allows() || wide.decide(number, &[0; 6]).allows(),
+                        "{name}"
+                    );
+                }
             }
         }
-        assert!(Profile::RESTRICTED.capabilities.is_subset(Profile::BASELINE.capabilities));
+        assert!(BuiltIn::Restricted.capabilities().is_subset(BuiltIn::Baseline.capabilities()));
     }
 
     /// The snapshot is the review: a call that moves between answers shows up in a diff.
     #[test]
     fn what_each_profile_answers() {
-        for profile in Profile::built_in() {
+        for profile in BuiltIn::ALL {
             let filter = profile.seccomp(Arch::X86_64);
             let mut answers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
             for (name, number) in Arch::X86_64.calls() {
@@ -149,7 +221,7 @@ mod tests {
                 .iter()
                 .map(|(answer, names)| format!("{answer}: {}\n{}", names.len(), names.join(" ")))
                 .collect();
-            insta::assert_snapshot!(profile.name, text.join("\n\n"));
+            insta::assert_snapshot!(profile.name(), text.join("\n\n"));
         }
     }
 }

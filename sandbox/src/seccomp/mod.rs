@@ -244,10 +244,26 @@ impl Filter {
         self.calls.entry(number).or_default().push(rule);
     }
 
+    /// The rules of a call.
+    #[must_use]
+    pub fn of(&self, number: u32) -> &[Rule] {
+        self.calls.get(&number).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Gives a call these rules instead of those that it has.
+    pub fn set(&mut self, number: u32, rules: Vec<Rule>) {
+        self.calls.insert(number, rules);
+    }
+
+    /// Answers `action` to calls through another ABI.
+    pub const fn set_foreign(&mut self, action: Action) {
+        self.foreign = action;
+    }
+
     /// What the filter answers to a call: the meaning that [`Filter::compile`] must keep.
     #[must_use]
     pub fn decide(&self, number: u32, arguments: &[u64; 6]) -> Action {
-        let rules = self.calls.get(&number).map(Vec::as_slice).unwrap_or_default();
+        let rules = self.of(number);
         let holds = |condition: &Condition| {
             let argument = arguments.get(usize::from(condition.argument)).copied().unwrap_or_default();
             match condition.test {

@@ -1,0 +1,310 @@
+//! The node's policy: files on disk, and what a container can do under them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::{Containerd, Output, Running, eventually};
+
+crate::tests!(
+    a_node_without_files_has_baseline,
+    a_profile_narrows_what_a_container_may_do,
+    a_profile_widens_only_what_it_names,
+    tcp_ports_are_the_profiles,
+    a_device_of_the_profile_can_be_used_and_no_other,
+    privileged_is_let_through_by_rule_alone,
+    the_pause_container_gets_the_smallest_profile,
+    an_exec_cannot_read_the_secrets_of_its_container,
+    execs_are_narrower_than_their_container,
+    annotations_tighten,
+    a_change_is_for_the_containers_that_come_after_it,
+    a_policy_that_others_may_write_to_is_not_used,
+    a_broken_policy_starts_nothing,
+);
+
+/// A policy folder of its own.
+struct Folder<'a> {
+    c: &'a Containerd,
+    path: PathBuf,
+}
+
+fn policy<'a>(c: &'a Containerd, text: &str) -> Result<Folder<'a>> {
+    let path = c.home().join(c.id("policy"));
+    fs::create_dir_all(&path)?;
+    let folder = Folder { c, path };
+    folder.write("policy.toml", text)?;
+    Ok(folder)
+}
+
+impl Folder<'_> {
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.path.join(name);
+        fs::create_dir_all(file.parent().context("a folder")?)?;
+        Ok(fs::write(file, text)?)
+    }
+
+    fn options<'o>(&'o self, more: &[&'o str]) -> Result<Vec<&'o str>> {
+        Ok([&["--runtime-config-path", self.path.to_str().context("a path")?], more].concat())
+    }
+
+    fn run(&self, options: &[&str], program: &[&str]) -> Result<Output> {
+        self.c.run(&self.options(options)?, program)
+    }
+
+    fn start(&self, options: &[&str], program: &[&str]) -> Result<Running<'_>> {
+        self.c.start_container(&self.options(options)?, program)
+    }
+}
+
+fn a_node_without_files_has_baseline(c: &Containerd) -> Result<()> {
+    let folder = Folder { c, path: c.home().join("nowhere") };
+    let out = folder.run(&["--cap-add", "CAP_SYS_ADMIN"], &["true"])?;
+    ensure!(out.stderr.contains("refused by profile baseline (built in)"), "{out:?}");
+    folder.run(&[], &["true"])?.ok()?;
+    Ok(())
+}
+
+fn a_profile_narrows_what_a_container_may_do(c: &Containerd) -> Result<()> {
+    let folder = policy(
+        c,
+        r#"
+        default = "tight"
+        [profile.tight]
+        capabilities.drop = ["ALL"]
+        seccomp.deny = ["mkdir", "mkdirat"]
+        seccomp.errno = 13
+        files = { no-write = ["/etc"], hidden = ["/srv", "/var/secret"], masked = ["/proc/cpuinfo"], execute-from-writable = false }
+        limits = { RLIMIT_NOFILE = 77 }
+        "#,
+    )?;
+    let checks = [
+        ("grep -q '^CapBnd:.0000000000000000' /proc/self/status", "capabilities"),
+        ("! mkdir /tmp/x 2>/tmp/why && grep -q 'Permission denied' /tmp/why", "a call"),
+        ("touch /tmp/y && ! touch /etc/x", "no-write"),
+        ("! ls /srv && ! cat /srv/x && ls /etc >/dev/null", "hidden"),
+        ("! grep -q . /proc/cpuinfo", "masked"),
+        ("cp /bin/busybox /tmp/echo && ! /tmp/echo ran", "execute"),
+        ("test $(ulimit -n) = 77", "limits"),
+    ];
+    for (program, what) in checks {
+        folder.run(&[], &["sh", "-c", program])?.ok().with_context(|| what.to_owned())?;
+        let baseline = c.run(&[], &["sh", "-c", program])?;
+        ensure!(baseline.status != 0, "{what} is no different under baseline");
+    }
+    let strict = policy(c, "default = \"user\"\n[profile.user.user]\nnon-root = true\nuids = [[1000, 1999]]\n")?;
+    strict.run(&["--user", "1000:1000"], &["true"])?.ok()?;
+    for (user, words) in [("0:0", "0 (root)"), ("2000:2000", "2000; the profile allows 1000 to 1999")] {
+        let out = strict.run(&["--user", user], &["true"])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{user}: {out:?}");
+    }
+    Ok(())
+}
+
+fn a_profile_widens_only_what_it_names(c: &Containerd) -> Result<()> {
+    let folder = policy(
+        c,
+        r#"
+        default = "net"
+        [profile.net]
+        capabilities.add = ["NET_RAW", "NET_ADMIN"]
+        seccomp.socket-families = ["unix", "inet", "packet"]
+        host = { namespaces = ["network", "ipc"], sysctls = ["net.core.somaxconn"], paths = { "/etc/hostname" = "read-only" } }
+        "#,
+    )?;
+    let probe = ["hardened-probe", "socket AF_PACKET", "raw IP socket", "ptrace own child", "bpf"];
+    let out = folder.run(&["--cap-add", "CAP_NET_ADMIN"], &probe)?.ok()?.text();
+    let verdict = |name: &str| out.lines().find(|l| l.contains(name)).unwrap_or_default().contains("allowed");
+    ensure!(verdict("socket AF_PACKET") && verdict("raw IP socket"), "{out}");
+    ensure!(!verdict("ptrace own child") && !verdict("bpf"), "{out}");
+    let host = "type=bind,src=/etc/hostname,dst=/srv/name,options=rbind:ro";
+    folder.run(&["--mount", host], &["cat", "/srv/name"])?.ok()?;
+    let host = "type=bind,src=/etc/hostname,dst=/srv/name,options=rbind:rw";
+    let out = folder.run(&["--mount", host], &["true"])?;
+    ensure!(out.stderr.contains("/etc/hostname of the host is mounted writable"), "{out:?}");
+    let out = folder.run(&["--cap-add", "CAP_SYS_ADMIN"], &["true"])?;
+    ensure!(out.stderr.contains("refused by profile net (") && out.stderr.contains("policy.toml:3)"), "{out:?}");
+    Ok(())
+}
+
+fn tcp_ports_are_the_profiles(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "default = \"web\"\n[profile.web.network]\nbind-tcp = [8080]\nconnect-tcp = [8080]\n")?;
+    let program = "nc -l -p 8080 -e echo hi & sleep 0.3; nc 127.0.0.1 8080; ! nc -l -p 9090 -w 1 && echo denied";
+    let out = folder.run(&[], &["sh", "-c", program])?;
+    ensure!(out.text() == "hi\ndenied", "{out:?}");
+    let out = folder.run(&[], &["sh", "-c", "nc -w 1 127.0.0.1 9090"])?;
+    ensure!(out.stderr.contains("Permission denied"), "{out:?}");
+    Ok(())
+}
+
+fn a_device_of_the_profile_can_be_used_and_no_other(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "default = \"fuse\"\n[profile.fuse.host]\ndevices = [\"c 10:229\"]\n")?;
+    folder.run(&["--device", "/dev/fuse"], &["sh", "-c", "exec 3<>/dev/fuse"])?.ok()?;
+    let out = folder.run(&["--device", "/dev/loop-control"], &["true"])?;
+    ensure!(out.status != 0 && out.stderr.contains("/dev/loop-control (10:237)"), "{out:?}");
+    Ok(())
+}
+
+const IDENTITY: [&str; 4] = [
+    "--annotation",
+    "io.kubernetes.cri.sandbox-namespace=ops",
+    "--annotation",
+    "io.kubernetes.cri.image-name=r/x@sha256:5555555555555555555555555555555555555555555555555555555555555555",
+];
+
+fn privileged_is_let_through_by_rule_alone(c: &Containerd) -> Result<()> {
+    let rule =
+        format!("[[rule]]\nnamespace = \"ops\"\ndigest = \"sha256:{}\"\nprivileged = \"allow\"\n", "5".repeat(64));
+    let folder = policy(c, &rule)?;
+    let program = "mount -t tmpfs x /mnt 2>/dev/null || mkdir /m && mount -t tmpfs x /m; grep -E '^(NoNew|CapEff)' /proc/self/status; ls /dev | wc -l";
+    let out = folder.run(&[&["--privileged"][..], &IDENTITY].concat(), &["sh", "-c", program])?.ok()?;
+    ensure!(out.text().contains("NoNewPrivs:\t1") && !out.text().contains("CapEff:\t00000000000005fb"), "{out:?}");
+    // In another namespace, and without the wish.
+    let out = folder.run(&["--privileged"], &["true"])?;
+    ensure!(out.stderr.contains("the container is privileged"), "{out:?}");
+    let out = folder
+        .run(&IDENTITY, &["sh", "-c", "grep -E '^(Seccomp:|CapBnd)' /proc/self/status; ! mount -t tmpfs x /tmp"])?;
+    ensure!(out.status == 0 && out.text().contains("CapBnd:\t00000000000005fb"), "{out:?}");
+    Ok(())
+}
+
+fn the_pause_container_gets_the_smallest_profile(c: &Containerd) -> Result<()> {
+    let sandbox = ["--annotation", "io.kubernetes.cri.container-type=sandbox"];
+    let running = c.start_container(&sandbox, &["sleep", "1000"])?;
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid()?))?;
+    for line in ["CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        ensure!(status.contains(line), "{line} is not in {status}");
+    }
+    let out = running.exec(&["true"])?;
+    ensure!(out.status != 0 && out.stderr.contains("the profile refuses every exec"), "{out:?}");
+    running.remove()?;
+    let out = c.run(&sandbox, &["sh", "-c", "mkdir /tmp/x"])?;
+    ensure!(out.status != 0 && out.stderr.contains("Function not implemented"), "{out:?}");
+    Ok(())
+}
+
+/// The case on which agents rest that start late: what the entrypoint can read, a person cannot.
+fn an_exec_cannot_read_the_secrets_of_its_container(c: &Containerd) -> Result<()> {
+    let secrets = c.home().join(c.id("secrets"));
+    fs::create_dir_all(&secrets)?;
+    fs::write(secrets.join("token"), "s3cr3t")?;
+    let folder = policy(c, "default = \"app\"\n[profile.app.exec]\nhidden = [\"/var/run/secrets\", \"/srv/none\"]\n")?;
+    let mount = format!("type=bind,src={},dst=/var/run/secrets,options=rbind:ro", secrets.display());
+    let program = "cat /var/run/secrets/token > /tmp/entrypoint; sleep 1000";
+    let running = folder.start(&["--mount", &mount], &["sh", "-c", program])?;
+    let copied = format!("/proc/{}/root/tmp/entrypoint", running.pid()?);
+    eventually("the entrypoint reads its secret", || fs::read_to_string(&copied).is_ok_and(|t| t == "s3cr3t"))?;
+    for attempt in [
+        "cat /var/run/secrets/token",
+        "cd /var/run && cat secrets/token",
+        "cat /proc/1/root/var/run/secrets/token",
+        "cat /proc/self/root/var/run/secrets/token",
+        "ls /var/run/secrets",
+        "ln /var/run/secrets/token /tmp/token && cat /tmp/token",
+        "mv /var/run/secrets /tmp/moved && cat /tmp/moved/token",
+    ] {
+        let out = running.exec(&["sh", "-c", attempt])?;
+        ensure!(out.status != 0 && !out.text().contains("s3cr3t"), "{attempt}: {out:?}");
+    }
+    running.exec(&["sh", "-c", "cat /etc/passwd && touch /tmp/x"])?.ok()?;
+    running.remove()
+}
+
+fn execs_are_narrower_than_their_container(c: &Containerd) -> Result<()> {
+    let folder = policy(
+        c,
+        "default = \"app\"\n[profile.app.exec]\nread-only = true\nno-network = true\nprograms = [\"sh\", \"/bin/*\"]\n",
+    )?;
+    let running = folder.start(&[], &["sh", "-c", "touch /tmp/entrypoint && nc -l -p 80"])?;
+    for (attempt, words) in [
+        ("touch /tmp/x", "Permission denied"),
+        ("echo x > /tmp/entrypoint", "Permission denied"),
+        ("nc 127.0.0.1 80 </dev/null", "not supported"),
+    ] {
+        let out = running.exec(&["sh", "-c", attempt])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{attempt}: {out:?}");
+    }
+    running.exec(&["/bin/sh", "-c", "echo x > /dev/null && cat /tmp/entrypoint"])?.ok()?;
+    let out = running.exec(&["cat", "/etc/passwd"])?;
+    ensure!(out.status != 0 && out.stderr.contains("\"cat\"; the profile allows exec of sh, /bin/*"), "{out:?}");
+    running.remove()?;
+
+    let folder = policy(c, "default = \"app\"\n[profile.app.exec]\nrefuse = true\n")?;
+    let running = folder.start(&[], &["sleep", "1000"])?;
+    let out = running.exec(&["true"])?;
+    ensure!(out.stderr.contains("refused by profile app (") && out.stderr.contains("refuses every exec"), "{out:?}");
+    running.remove()
+}
+
+fn annotations_tighten(c: &Containerd) -> Result<()> {
+    let annotation = |what: &str| format!("io.containerd.hardened.v1/{what}");
+    let out = c.run(&["--annotation", &annotation("read-only-root=true")], &["sh", "-c", "! touch /srv/x"])?;
+    out.ok()?;
+    let out = c.run(&["--annotation", &annotation("bind-tcp=8080")], &["sh", "-c", "nc -l -p 9090 -w 1"])?;
+    ensure!(out.stderr.contains("Permission denied"), "{out:?}");
+    let running = c.start_container(&["--annotation", &annotation("exec=refuse")], &["sleep", "1000"])?;
+    ensure!(running.exec(&["true"])?.stderr.contains("refuses every exec"));
+    running.remove()?;
+    for (what, words) in [
+        ("read-only-root=yes", "\"yes\" is not what it takes -> give it true"),
+        ("bind-tcp=http", "give it TCP ports as in"),
+        ("exec=allow", "give it refuse"),
+        ("privileged=true", "is not an annotation of this runtime -> use io.containerd.hardened.v1/ with one of"),
+    ] {
+        let out = c.run(&["--annotation", &annotation(what)], &["true"])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{what}: {out:?}");
+    }
+    Ok(())
+}
+
+fn a_change_is_for_the_containers_that_come_after_it(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "")?;
+    let running = folder.start(&[], &["sleep", "1000"])?;
+    folder.write("policy.d/10-tight.toml", "default = \"restricted\"\n")?;
+    folder.write("policy.d/ignored.txt", "no TOML at all")?;
+    let bounding = |out: Output| out.text().contains("00000000000005fb");
+    ensure!(bounding(running.exec(&["grep", "CapBnd", "/proc/self/status"])?.ok()?), "an old container changed");
+    ensure!(!bounding(folder.run(&[], &["grep", "CapBnd", "/proc/self/status"])?.ok()?), "a new one did not");
+    running.remove()
+}
+
+fn a_policy_that_others_may_write_to_is_not_used(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "")?;
+    folder.write("policy.d/a.toml", "")?;
+    for (name, mode) in [("", 0o777), ("policy.toml", 0o664), ("policy.d", 0o772), ("policy.d/a.toml", 0o602)] {
+        let path = folder.path.join(name);
+        let before = fs::metadata(&path)?.permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        let out = folder.run(&[], &["true"])?;
+        ensure!(out.status != 0 && out.stderr.contains("others may write to it"), "{name}: {out:?}");
+        ensure!(out.stderr.contains("chmod go-w"), "{name}: {out:?}");
+        fs::set_permissions(&path, before)?;
+        folder.run(&[], &["true"])?.ok()?;
+    }
+    std::os::unix::fs::chown(folder.path.join("policy.toml"), Some(1000), None)?;
+    let out = folder.run(&[], &["true"])?;
+    ensure!(out.stderr.contains("belongs to uid 1000; run: chown root"), "{out:?}");
+    Ok(())
+}
+
+fn a_broken_policy_starts_nothing(c: &Containerd) -> Result<()> {
+    for (text, words) in [
+        ("defautl = \"baseline\"\n", "policy.toml:1:1: unknown field `defautl`"),
+        ("[profile.x]\nextends = \"y\"\n", "policy.toml:2:11: there is no profile \"y\""),
+        ("[[rule]]\nprofile = \"baseline\"\n", "a rule that selects nothing"),
+        ("x = [", "policy.toml:1:"),
+    ] {
+        let out = policy(c, text)?.run(&[], &["true"])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{text}: {out:?}");
+        ensure!(
+            out.stderr.contains("no container is started") && out.stderr.contains("hardenctl policy lint"),
+            "{out:?}"
+        );
+    }
+    let folder = policy(c, "")?;
+    fs::remove_file(folder.path.join("policy.toml"))?;
+    fs::create_dir(folder.path.join("policy.toml"))?;
+    let out = folder.run(&[], &["true"])?;
+    ensure!(out.status != 0 && out.stderr.contains("policy.toml: Is a directory"), "{out:?}");
+    Ok(())
+}

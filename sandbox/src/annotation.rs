@@ -1,0 +1,80 @@
+//! What a pod asks for by annotation: only ever less.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::policy::{Policy, Profile};
+use crate::refusal::Violation;
+use crate::sandbox::Sandbox;
+
+/// Every annotation of ours starts with this; one that we do not know is refused.
+pub(crate) const PREFIX: &str = "io.containerd.hardened.v1/";
+
+/// A pod asks for a profile with this annotation, and gets the meet with the node's.
+pub const PROFILE_ANNOTATION: &str = "io.containerd.hardened.v1/profile";
+
+/// All annotations, and what each takes.
+pub const ANNOTATIONS: &[(&str, &str)] = &[
+    (PROFILE_ANNOTATION, "the name of a profile"),
+    ("io.containerd.hardened.v1/read-only-root", "true"),
+    ("io.containerd.hardened.v1/exec", "refuse"),
+    ("io.containerd.hardened.v1/bind-tcp", "TCP ports as in \"8080,9090\", or none"),
+    ("io.containerd.hardened.v1/connect-tcp", "TCP ports as in \"443,5432\", or none"),
+];
+
+/// The sandbox, tightened by the pod's annotations.
+pub(crate) fn tighten(
+    mut sandbox: Sandbox,
+    annotations: Option<&HashMap<String, String>>,
+    policy: &Policy,
+    violations: &mut Vec<Violation>,
+) -> Sandbox {
+    let mut ours: Vec<_> = annotations.into_iter().flatten().filter(|(key, _)| key.starts_with(PREFIX)).collect();
+    ours.sort();
+    for (key, value) in ours {
+        match (key.strip_prefix(PREFIX).unwrap_or_default(), value.as_str()) {
+            ("profile", name) => match policy.profile(name) {
+                Some(profile) => sandbox = sandbox.meet(profile.sandbox()),
+                None => {
+                    let sensible = |name: &&str| !["pause", "privileged"].contains(name);
+                    let known: Vec<&str> = policy.profiles().map(Profile::name).filter(sensible).collect();
+                    violations.push(invalid(
+                        key,
+                        format!("there is no profile {name:?}"),
+                        format!("ask for one of: {}", known.join(", ")),
+                    ));
+                }
+            },
+            ("read-only-root", "true") => sandbox.read_only_root = true,
+            ("exec", "refuse") => sandbox.exec.refused = true,
+            ("bind-tcp", list) if ports(list).is_some() => narrow(&mut sandbox.bind_tcp, ports(list)),
+            ("connect-tcp", list) if ports(list).is_some() => narrow(&mut sandbox.connect_tcp, ports(list)),
+            (_, value) => violations.push(match ANNOTATIONS.iter().find(|(known, _)| known == key) {
+                Some((_, takes)) => invalid(key, format!("{value:?} is not what it takes"), format!("give it {takes}")),
+                None => {
+                    let known: Vec<&str> = ANNOTATIONS.iter().filter_map(|(k, _)| k.strip_prefix(PREFIX)).collect();
+                    let known = format!("use {PREFIX} with one of: {}", known.join(", "));
+                    invalid(key, "is not an annotation of this runtime", known)
+                }
+            }),
+        }
+    }
+    sandbox
+}
+
+fn invalid(key: &str, problem: impl Into<String>, advice: impl Into<String>) -> Violation {
+    Violation::invalid(format!("annotations[{key}]"), problem, advice).of_metadata(format!("annotations[{key}]"))
+}
+
+fn ports(list: &str) -> Option<BTreeSet<u16>> {
+    if list == "none" {
+        return Some(BTreeSet::new());
+    }
+    list.split(',').map(|port| port.trim().parse().ok()).collect()
+}
+
+fn narrow(now: &mut Option<BTreeSet<u16>>, wanted: Option<BTreeSet<u16>>) {
+    *now = match (now.take(), wanted) {
+        (Some(now), Some(wanted)) => Some(&now & &wanted),
+        (one, None) | (None, one) => one,
+    };
+}

@@ -1,0 +1,90 @@
+//! Who a container is, as far as the node can tell.
+
+use std::collections::HashMap;
+
+/// Annotations that containerd's CRI sets itself, after it has copied the pod's: a pod cannot
+/// choose them (containerd `internal/cri/annotations`).
+const NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+const POD: &str = "io.kubernetes.cri.sandbox-name";
+const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+const CONTAINER: &str = "io.kubernetes.cri.container-name";
+const IMAGE: &str = "io.kubernetes.cri.image-name";
+const KIND: &str = "io.kubernetes.cri.container-type";
+
+/// The pod's own sandbox (pause) container, or one of the containers that a pod lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The pause container, which holds the pod's namespaces.
+    Sandbox,
+    /// An init, app, sidecar or ephemeral container.
+    Container,
+}
+
+/// Facts that rules select by. All absent for a container that `ctr` started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Kubernetes namespace. Chosen by whoever may create pods there.
+    pub namespace: Option<String>,
+    /// Pod name. Chosen by the pod's author.
+    pub pod: Option<String>,
+    /// Pod UID. Chosen by the API server.
+    pub pod_uid: Option<String>,
+    /// The sandbox's id. Chosen by containerd.
+    pub sandbox_id: Option<String>,
+    /// Container name. Chosen by the pod's author.
+    pub container: Option<String>,
+    /// Image reference. Chosen by the pod's author, but for its digest, which names the content.
+    pub image: Option<String>,
+    /// Which kind of container.
+    pub kind: Option<Kind>,
+}
+
+impl Identity {
+    /// Reads the CRI's annotations.
+    #[must_use]
+    pub fn from_annotations(annotations: Option<&HashMap<String, String>>) -> Self {
+        let get = |key| annotations.and_then(|a| a.get(key)).filter(|v| !v.is_empty()).cloned();
+        Self {
+            namespace: get(NAMESPACE),
+            pod: get(POD),
+            pod_uid: get(POD_UID),
+            sandbox_id: get(SANDBOX_ID),
+            container: get(CONTAINER),
+            image: get(IMAGE),
+            kind: match get(KIND).as_deref() {
+                Some("sandbox") => Some(Kind::Sandbox),
+                Some("container") => Some(Kind::Container),
+                Some(_) | None => None,
+            },
+        }
+    }
+
+    /// The digest in the image reference: `sha256:` and 64 digits.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        let image = self.image.as_deref()?;
+        let digest = image.rsplit_once('@').map_or(image, |(_, digest)| digest);
+        let digits = digest.strip_prefix("sha256:")?;
+        (digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_found_where_there_is_one() {
+        let hex = "0123456789abcdef".repeat(4);
+        let of = |image: &str| Identity { image: Some(image.to_owned()), ..Identity::default() };
+        for image in [format!("registry/web@sha256:{hex}"), format!("sha256:{hex}")] {
+            assert_eq!(of(&image).digest(), Some(format!("sha256:{hex}").as_str()));
+        }
+        for image in ["registry/web:1", "registry/web@sha256:short", "sha256:"] {
+            assert_eq!(of(image).digest(), None);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! A profile of the node: another profile, changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
+
+use super::error::{Place, PolicyError, nearest};
+use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, SocketFamily};
+use super::pattern::Patterns;
+use super::{Source, Sources};
+use crate::capability::CapabilitySet;
+use crate::profile;
+use crate::sandbox::{Device, HostPaths, Sandbox, Users};
+use crate::seccomp::{Action, Arch, Condition, Filter, Rule, is_call};
+
+/// What is edited, and what came up.
+pub(super) struct Edit<'a> {
+    pub(super) sandbox: Sandbox,
+    /// Whether something was given that the extended profile has not.
+    pub(super) widens: bool,
+    pub(super) errors: Vec<PolicyError>,
+    source: &'a Source,
+    sources: &'a Sources,
+    arch: Arch,
+}
+
+impl<'a> Edit<'a> {
+    pub(super) const fn new(base: Sandbox, source: &'a Source, sources: &'a Sources, arch: Arch) -> Self {
+        Self { sandbox: base, widens: false, errors: Vec::new(), source, sources, arch }
+    }
+
+    pub(super) fn apply(&mut self, name: &str, table: &ProfileTable, place: &Place) {
+        self.sandbox.names = [name.to_owned()].into();
+        for capability in &table.capabilities.add {
+            let one = self.capability(capability);
+            self.sandbox.capabilities = self.sandbox.capabilities.union(one);
+            self.widens = true;
+        }
+        for capability in &table.capabilities.drop {
+            let gone = match capability.get_ref().as_str() {
+                "ALL" => self.sandbox.capabilities,
+                _ => self.capability(capability),
+            };
+            self.sandbox.capabilities = self.sandbox.capabilities.without(gone);
+        }
+        self.seccomp(&table.seccomp, place);
+        self.files(table, place);
+        self.network(table);
+        self.host(table, place);
+        self.users(table, place);
+        for (limit, most) in &table.limits {
+            if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(limit.get_ref().clone().into()).is_err() {
+                self.wrong(limit.span(), format!("{} is no limit; expected RLIMIT_NOFILE, say", limit.get_ref()));
+            }
+            self.sandbox.limits.insert(limit.get_ref().clone(), *most);
+        }
+        for (labels, given) in
+            [(&mut self.sandbox.apparmor, &table.labels.apparmor), (&mut self.sandbox.selinux, &table.labels.selinux)]
+        {
+            if let Some(label) = given {
+                *labels = [label.clone()].into();
+            }
+        }
+        let exec = &mut self.sandbox.exec;
+        exec.refused |= table.exec.refuse;
+        exec.read_only |= table.exec.read_only;
+        exec.no_network |= table.exec.no_network;
+        exec.programs.extend(table.exec.programs.clone().map(Patterns::Any));
+        let hidden = self.paths(&table.exec.hidden, "exec.hidden", place);
+        self.sandbox.exec.hidden.extend(hidden);
+    }
+
+    fn wrong(&mut self, span: std::ops::Range<usize>, problem: impl Into<String>) {
+        self.errors.push(PolicyError::at(&Place::of(self.source, span), problem));
+    }
+
+    fn capability(&mut self, name: &toml::Spanned<String>) -> CapabilitySet {
+        name.get_ref().parse().unwrap_or_else(|problem: String| {
+            self.wrong(name.span(), problem);
+            CapabilitySet::EMPTY
+        })
+    }
+
+    /// Absolute paths; others are errors.
+    fn paths(&mut self, paths: &[PathBuf], field: &str, place: &Place) -> BTreeSet<PathBuf> {
+        for path in paths {
+            let plain = path.is_absolute() && !path.components().any(|c| c == std::path::Component::ParentDir);
+            if !plain {
+                let problem = format!("{field}: {} is not an absolute path without ..", path.display());
+                self.errors.push(PolicyError::at(place, problem));
+            }
+        }
+        paths.iter().cloned().collect()
+    }
+
+    fn seccomp(&mut self, table: &SeccompTable, place: &Place) {
+        let errno = table.errno.unwrap_or(libc::EPERM as u16);
+        if !(1..=4095).contains(&errno) {
+            self.errors.push(PolicyError::at(place, format!("seccomp.errno: {errno}; expected 1 to 4095")));
+        }
+        if let Some(families) = &table.socket_families {
+            self.socket_families(families);
+        }
+        for name in &table.allow {
+            self.call(name, &Rule::always(Action::Allow), false);
+            self.widens = true;
+        }
+        for name in &table.deny {
+            self.call(name, &Rule::always(Action::Errno(errno)), false);
+        }
+        for rule in &table.rule {
+            self.argument_rule(rule);
+        }
+        match table.foreign {
+            Some(Foreign::Enosys) => self.sandbox.filter.set_foreign(Action::ENOSYS),
+            Some(Foreign::Kill) => self.sandbox.filter.set_foreign(Action::KillProcess),
+            None => {}
+        }
+        if let Some(path) = &table.oci {
+            match self.oci(path.get_ref()) {
+                Ok(filter) => self.sandbox.filter = self.sandbox.filter.meet(&filter),
+                Err(problem) => self.wrong(path.span(), problem),
+            }
+        }
+    }
+
+    fn oci(&self, path: &Path) -> Result<Filter, String> {
+        let show = path.display();
+        let text = self.sources.seccomp.get(path).ok_or_else(|| format!("{show}: not read"))?;
+        let text = text.as_ref().map_err(ToString::to_string)?;
+        let profile: LinuxSeccomp =
+            serde_json::from_str(text).map_err(|e| format!("{show} is no OCI seccomp profile: {e}"))?;
+        Filter::from_oci(&profile, self.arch).map_err(|e| format!("{show}: {e}"))
+    }
+
+    /// Answers to a call: before its other rules, or instead of them.
+    fn call(&mut self, name: &toml::Spanned<String>, rule: &Rule, before: bool) {
+        if let Err(problem) = self.answer(name.get_ref(), rule, before) {
+            self.wrong(name.span(), problem);
+        }
+    }
+
+    fn answer(&mut self, name: &str, rule: &Rule, before: bool) -> Result<(), String> {
+        if !is_call(name) {
+            let near = nearest(name, Arch::X86_64.calls().map(|(name, _)| name));
+            let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+            return Err(format!("{name} is no system call{near}"));
+        }
+        // A call that this architecture lacks is denied as it is.
+        if let Some(number) = self.arch.number(name) {
+            let mut rules = vec![rule.clone()];
+            if before {
+                rules.extend(self.sandbox.filter.of(number).iter().cloned());
+            }
+            self.sandbox.filter.set(number, rules);
+        }
+        Ok(())
+    }
+
+    fn argument_rule(&mut self, rule: &toml::Spanned<ArgumentRule>) {
+        let table = rule.get_ref();
+        if table.argument > 5 {
+            self.wrong(rule.span(), format!("argument {}; expected 0 to 5", table.argument));
+            return;
+        }
+        let condition = Condition::bits(table.argument, table.mask.unwrap_or(u32::MAX), table.equals);
+        let action = match table.answer {
+            Answer::Allow => Action::Allow,
+            Answer::Deny => Action::EPERM,
+        };
+        self.widens |= action.allows();
+        for name in &table.calls {
+            if let Err(problem) = self.answer(name, &Rule { conditions: vec![condition], action }, true) {
+                self.wrong(rule.span(), problem);
+            }
+        }
+    }
+
+    fn socket_families(&mut self, families: &[SocketFamily]) {
+        let Some(number) = self.arch.number("socket") else { return };
+        let before = self.sandbox.filter.clone();
+        self.sandbox.filter.set(number, profile::socket_rules(families));
+        self.widens |= families.iter().any(|family| {
+            let arguments = [u64::from(profile::number_of(*family)), 0, 0, 0, 0, 0];
+            !before.decide(number, &arguments).allows()
+        });
+    }
+
+    fn files(&mut self, table: &ProfileTable, place: &Place) {
+        let files = &table.files;
+        self.sandbox.read_only_root = files.read_only_root.unwrap_or(self.sandbox.read_only_root);
+        if let Some(execute) = files.execute_from_writable {
+            self.widens |= execute && !self.sandbox.execute_from_writable;
+            self.sandbox.execute_from_writable = execute;
+        }
+        let no_write = self.paths(&files.no_write, "files.no-write", place);
+        let no_execute = self.paths(&files.no_execute, "files.no-execute", place);
+        let hidden = self.paths(&files.hidden, "files.hidden", place);
+        let masked = self.paths(&files.masked, "files.masked", place);
+        let read_only = self.paths(&files.read_only, "files.read-only", place);
+        let text = |paths: BTreeSet<PathBuf>| paths.into_iter().map(|p| p.display().to_string());
+        self.sandbox.no_write.extend(no_write);
+        self.sandbox.no_execute.extend(no_execute);
+        self.sandbox.hidden.extend(hidden);
+        self.sandbox.masked.extend(text(masked));
+        self.sandbox.read_only.extend(text(read_only));
+    }
+
+    fn network(&mut self, table: &ProfileTable) {
+        for (ports, given) in [
+            (&mut self.sandbox.bind_tcp, &table.network.bind_tcp),
+            (&mut self.sandbox.connect_tcp, &table.network.connect_tcp),
+        ] {
+            if let Some(given) = given {
+                let given: BTreeSet<u16> = given.iter().copied().collect();
+                self.widens |= ports.as_ref().is_some_and(|now| !given.is_subset(now));
+                *ports = Some(given);
+            }
+        }
+        if let Some(abstract_sockets) = table.network.abstract_sockets {
+            self.widens |= abstract_sockets && !self.sandbox.abstract_sockets;
+            self.sandbox.abstract_sockets = abstract_sockets;
+        }
+    }
+
+    fn host(&mut self, table: &ProfileTable, place: &Place) {
+        let host = &table.host;
+        if let Some(namespaces) = &host.namespaces {
+            let given = namespaces.iter().copied().collect();
+            self.widens |= !self.sandbox.host_namespaces.is_superset(&given);
+            self.sandbox.host_namespaces = given;
+        }
+        if !host.paths.is_empty() || host.other_paths.is_some() {
+            let keys: Vec<PathBuf> = host.paths.keys().cloned().collect();
+            self.paths(&keys, "host.paths", place);
+            // One of its own: a profile that extends another has that one's alone.
+            let mut paths = self.sandbox.host_paths.pop_first().unwrap_or_else(HostPaths::anything);
+            for (path, access) in &host.paths {
+                self.widens |= access.granted() > paths.access(path);
+                paths.rules.insert(path.clone(), access.granted());
+            }
+            if let Some(other) = host.other_paths {
+                self.widens |= other.granted() > paths.other;
+                paths.other = other.granted();
+            }
+            self.sandbox.host_paths = [paths].into();
+        }
+        for text in &host.devices {
+            match device(text.get_ref()) {
+                Some(device) => {
+                    self.sandbox.devices.insert(device);
+                    self.widens = true;
+                }
+                None => self.wrong(text.span(), format!("{:?}; expected \"c 10:229\" or \"b 8:*\"", text.get_ref())),
+            }
+        }
+        if !host.sysctls.is_empty() {
+            let mut patterns = self.sandbox.sysctls.pop_first().map(|p| p.all().to_vec()).unwrap_or_default();
+            patterns.extend(host.sysctls.iter().cloned());
+            self.sandbox.sysctls = [Patterns::Any(patterns)].into();
+            self.widens = true;
+        }
+    }
+
+    fn users(&mut self, table: &ProfileTable, place: &Place) {
+        let user = &table.user;
+        if !user.non_root && user.uids.is_none() && user.gids.is_none() {
+            return;
+        }
+        for (first, last) in user.uids.iter().chain(&user.gids).flatten() {
+            if first > last {
+                let problem = format!("user: [{first}, {last}]; expected the first number to be the smaller");
+                self.errors.push(PolicyError::at(place, problem));
+            }
+        }
+        let ranges = |list: &Option<Vec<(u32, u32)>>| list.as_ref().map(|l| l.iter().copied().collect());
+        let users = Users { non_root: user.non_root, uids: ranges(&user.uids), gids: ranges(&user.gids) };
+        self.sandbox.users.insert(users);
+    }
+}
+
+/// `c 10:229`, `b 8:*`: Documentation/admin-guide/cgroup-v1/devices.rst.
+fn device(text: &str) -> Option<Device> {
+    let (kind, numbers) = text.split_once(' ')?;
+    let (major, minor) = numbers.split_once(':')?;
+    let block = match kind {
+        "b" => true,
+        "c" => false,
+        _ => return None,
+    };
+    let minor = if minor == "*" { None } else { Some(minor.parse::<u32>().ok()?.into()) };
+    Some(Device { block, major: major.parse::<u32>().ok()?.into(), minor })
+}

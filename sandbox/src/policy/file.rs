@@ -1,0 +1,339 @@
+//! What a policy file may say. The JSON Schema that editors complete it by is made from these
+//! types (`hardenctl policy schema`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::pattern::Patterns;
+use crate::identity::Kind;
+use crate::sandbox::{Access, HostNamespace};
+
+/// A policy file: `/etc/hardened/policy.toml`, or one of `/etc/hardened/policy.d/*.toml`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PolicyFile {
+    /// Profile of every container that no rule names. Default: `baseline`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub default: Option<Spanned<String>>,
+    /// Profiles of the node, by name.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, ProfileTable>"))]
+    pub profile: BTreeMap<String, Spanned<ProfileTable>>,
+    /// Which profile a container gets: the first rule that matches decides.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<RuleTable>"))]
+    pub rule: Vec<Spanned<RuleTable>>,
+}
+
+/// Gives containers a profile. All selectors that are there must match.
+#[derive(Debug, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RuleTable {
+    /// Kubernetes namespace.
+    pub namespace: Option<Patterns>,
+    /// Image reference. The pod's author chooses it: by itself it can only narrow.
+    pub image: Option<Patterns>,
+    /// Image digest, `sha256:` and 64 digits: the content itself. The pod must name the image by it.
+    pub digest: Option<Patterns>,
+    /// Pod name. The pod's author chooses it: by itself it can only narrow.
+    pub pod: Option<Patterns>,
+    /// Container name. The pod's author chooses it: by itself it can only narrow.
+    pub container: Option<Patterns>,
+    /// The pod's sandbox (pause) container, or one of its containers.
+    pub kind: Option<Kind>,
+    /// The profile. Default for `privileged = "allow"`: `privileged`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub profile: Option<Spanned<String>>,
+    /// Lets `securityContext.privileged: true` through. Needs `namespace` and `digest`, or
+    /// `acknowledge-risk = true`.
+    pub privileged: Option<Allow>,
+    /// The rule is meant, though whoever may create pods in the namespace can use it.
+    #[serde(default)]
+    pub acknowledge_risk: bool,
+}
+
+/// The one word that lets something through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Allow {
+    /// Lets it through.
+    Allow,
+}
+
+/// A profile: another one, changed.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ProfileTable {
+    /// The profile that this one changes. Default: `baseline`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub extends: Option<Spanned<String>>,
+    /// Kubernetes: `securityContext.capabilities`.
+    #[serde(default)]
+    pub capabilities: CapabilitiesTable,
+    /// Kubernetes: `securityContext.seccompProfile`. OCI: `linux.seccomp`.
+    #[serde(default)]
+    pub seccomp: SeccompTable,
+    /// Files, by Landlock.
+    #[serde(default)]
+    pub files: FilesTable,
+    /// TCP and abstract sockets, by Landlock.
+    #[serde(default)]
+    pub network: NetworkTable,
+    /// What of the host a container may have.
+    #[serde(default)]
+    pub host: HostTable,
+    /// Kubernetes: `securityContext.runAsUser`, `runAsGroup`, `supplementalGroups`, `runAsNonRoot`.
+    #[serde(default)]
+    pub user: UserTable,
+    /// Most that a limit may be set to, by OCI name (`RLIMIT_NOFILE`). OCI: `process.rlimits`.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, u64>"))]
+    pub limits: BTreeMap<Spanned<String>, u64>,
+    /// Mandatory access control of processes that ask for none.
+    #[serde(default)]
+    pub labels: LabelsTable,
+    /// What `kubectl exec`, exec probes, hooks and debug sessions may do, beside the above.
+    #[serde(default)]
+    pub exec: ExecTable,
+}
+
+/// Capabilities by name, with or without `CAP_`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CapabilitiesTable {
+    /// May be had, where the pod asks for them. Widens.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub add: Vec<Spanned<String>>,
+    /// Cannot be had. `ALL` for all.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub drop: Vec<Spanned<String>>,
+}
+
+/// System calls.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SeccompTable {
+    /// Calls that are allowed whatever their arguments. Widens.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub allow: Vec<Spanned<String>>,
+    /// Calls that are refused with `errno`.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub deny: Vec<Spanned<String>>,
+    /// What `deny` answers, 1 to 4095. Default: 1 (EPERM).
+    pub errno: Option<u16>,
+    /// Socket families that may be used: `unix`, `inet`, `inet6`, `netlink` (its ROUTE protocol),
+    /// `packet`, `vsock`, `can`, `bluetooth`, `alg`. Default: those of the extended profile.
+    pub socket_families: Option<Vec<SocketFamily>>,
+    /// Calls through another ABI (i386 and x32 on x86_64): `kill` or `enosys`. Default: `kill`.
+    pub foreign: Option<Foreign>,
+    /// Answers by argument, before all others of the call.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<ArgumentRule>"))]
+    pub rule: Vec<Spanned<ArgumentRule>>,
+    /// A seccomp profile in OCI JSON, by its path: one more filter, which can only narrow.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<PathBuf>"))]
+    pub oci: Option<Spanned<PathBuf>>,
+}
+
+/// An answer to calls with one argument of some value.
+#[derive(Debug, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ArgumentRule {
+    /// The calls.
+    pub calls: Vec<String>,
+    /// Which argument, 0 to 5. Its low 32 bits are compared.
+    pub argument: u8,
+    /// Bits that are compared. Default: all 32.
+    pub mask: Option<u32>,
+    /// Their value.
+    pub equals: u32,
+    /// The answer. `allow` widens.
+    pub answer: Answer,
+}
+
+/// An answer to a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Allowed.
+    Allow,
+    /// Refused with EPERM.
+    Deny,
+}
+
+/// Address families: socket(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names are socket(2)'s own")]
+pub enum SocketFamily {
+    Unix,
+    Inet,
+    Inet6,
+    Netlink,
+    Packet,
+    Vsock,
+    Can,
+    Bluetooth,
+    Alg,
+}
+
+/// What calls through another ABI get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreign {
+    /// The process is killed.
+    Kill,
+    /// ENOSYS.
+    Enosys,
+}
+
+/// Files, beside the system folders, which are always read-only.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FilesTable {
+    /// The root file system is read-only. Kubernetes: `securityContext.readOnlyRootFilesystem`.
+    pub read_only_root: Option<bool>,
+    /// Trees in which nothing can be written, whatever is mounted there.
+    #[serde(default)]
+    pub no_write: Vec<PathBuf>,
+    /// Trees in which nothing can be executed.
+    #[serde(default)]
+    pub no_execute: Vec<PathBuf>,
+    /// Trees that cannot be read, written or executed.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
+    /// Programs may be executed from `/tmp`, `/var/tmp`, `/dev/shm` and writable volumes. `true`
+    /// widens `restricted`.
+    pub execute_from_writable: Option<bool>,
+    /// Paths masked beside the built-in ones. OCI: `linux.maskedPaths`.
+    #[serde(default)]
+    pub masked: Vec<PathBuf>,
+    /// Paths of `/proc` and `/sys` that are read-only beside the built-in ones. OCI:
+    /// `linux.readonlyPaths`.
+    #[serde(default)]
+    pub read_only: Vec<PathBuf>,
+}
+
+/// TCP by port (needs Linux 6.7), and abstract UNIX sockets (Linux 6.12).
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NetworkTable {
+    /// TCP ports that may be listened at. Default: those of the extended profile, or all.
+    pub bind_tcp: Option<Vec<u16>>,
+    /// TCP ports that may be connected to. Default: those of the extended profile, or all.
+    pub connect_tcp: Option<Vec<u16>>,
+    /// Abstract UNIX sockets outside of the sandbox may be connected to: for `hostNetwork`. Widens.
+    pub abstract_sockets: Option<bool>,
+}
+
+/// What of the host may be had.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HostTable {
+    /// Kubernetes: `hostNetwork`, `hostPID`, `hostIPC`. Widens.
+    pub namespaces: Option<Vec<HostNamespace>>,
+    /// Paths of the host, each with all below, and how they may be mounted. The longest that fits
+    /// decides. Kubernetes: `volumes[].hostPath`. `read-only` and `read-write` widen.
+    #[serde(default)]
+    pub paths: BTreeMap<PathBuf, PathAccess>,
+    /// All other paths. Default: that of the extended profile.
+    pub other_paths: Option<PathAccess>,
+    /// Devices as in cgroup v1: `c 10:229`, `b 8:*`. Widens. Kubernetes: device plugins.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub devices: Vec<Spanned<String>>,
+    /// Sysctls that may be set, beside those that Kubernetes calls safe. Widens. Kubernetes:
+    /// `securityContext.sysctls`.
+    #[serde(default)]
+    pub sysctls: Vec<String>,
+}
+
+/// How a path of the host may be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PathAccess {
+    /// Not at all.
+    Deny,
+    /// Read-only.
+    ReadOnly,
+    /// Read-only or writable.
+    ReadWrite,
+}
+
+impl PathAccess {
+    pub(super) const fn granted(self) -> Option<Access> {
+        match self {
+            Self::Deny => None,
+            Self::ReadOnly => Some(Access::ReadOnly),
+            Self::ReadWrite => Some(Access::ReadWrite),
+        }
+    }
+}
+
+/// Who may run.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct UserTable {
+    /// Uid 0 is refused.
+    #[serde(default)]
+    pub non_root: bool,
+    /// Ranges of uids, first and last: `[[1000, 65535]]`. Default: all.
+    pub uids: Option<Vec<(u32, u32)>>,
+    /// Ranges of gids, for the group and the supplementary groups. Default: all.
+    pub gids: Option<Vec<(u32, u32)>>,
+}
+
+/// Labels.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LabelsTable {
+    /// AppArmor profile. Kubernetes: `securityContext.appArmorProfile`.
+    pub apparmor: Option<String>,
+    /// SELinux label, `user:role:type:level`. Kubernetes: `securityContext.seLinuxOptions`.
+    pub selinux: Option<String>,
+}
+
+/// Exec.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExecTable {
+    /// No exec at all; probes and hooks that execute fail too.
+    #[serde(default)]
+    pub refuse: bool,
+    /// Programs that may be run, as the exec names them. Default: all. No wall if one of them runs
+    /// others, as a shell does.
+    pub programs: Option<Vec<String>>,
+    /// Trees that cannot be read: mounted secrets, say, so that a person with exec cannot read
+    /// what the entrypoint can.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
+    /// Nothing can be written but to pipes, terminals and standard devices.
+    #[serde(default)]
+    pub read_only: bool,
+    /// No sockets.
+    #[serde(default)]
+    pub no_network: bool,
+}

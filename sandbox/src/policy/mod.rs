@@ -1,0 +1,302 @@
+//! The node's policy: profiles, and rules that give each container one of them.
+//!
+//! Reading the files is [`load`]'s; from then on nothing here does I/O.
+
+mod edit;
+mod error;
+mod file;
+pub mod load;
+mod pattern;
+mod rule;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use self::edit::Edit;
+use self::error::nearest;
+pub use self::error::{Place, PolicyError, PolicyErrors};
+use self::file::ProfileTable;
+pub use self::file::{PathAccess, PolicyFile, SocketFamily};
+pub use self::pattern::Patterns;
+pub use self::rule::Rule;
+use crate::identity::Identity;
+use crate::profile::BuiltIn;
+use crate::sandbox::{HostNamespace, Sandbox};
+use crate::seccomp::Arch;
+
+/// The text of a policy file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// TOML.
+    pub text: String,
+}
+
+/// All files of a policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// `policy.toml`, then `policy.d/*.toml` by name.
+    pub files: Vec<Source>,
+    /// What `seccomp.oci` names, or why it cannot be read.
+    pub seccomp: BTreeMap<PathBuf, Result<String, String>>,
+}
+
+/// Where a profile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Part of this program.
+    BuiltIn,
+    /// A file of the node.
+    File(Place),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built in"),
+            Self::File(place) => place.fmt(f),
+        }
+    }
+}
+
+/// A named sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    name: String,
+    origin: Origin,
+    sandbox: Sandbox,
+    /// Whether it may allow something that `baseline` does not.
+    widens: bool,
+}
+
+impl Profile {
+    /// The name by which policies and annotations call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is written.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub const fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+/// The node's policy, checked as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    profiles: BTreeMap<String, Profile>,
+    rules: Vec<Rule>,
+    default: String,
+}
+
+/// What the policy says of one container.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The node's profile.
+    pub profile: &'a Profile,
+    /// The rule that gave it; absent for the default.
+    pub rule: Option<&'a Rule>,
+}
+
+impl fmt::Display for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(rule) = self.rule {
+            write!(f, "rule {} ({}), ", rule.number, rule.place)?;
+        }
+        write!(f, "profile {} ({})", self.profile.name, self.profile.origin)
+    }
+}
+
+impl Policy {
+    /// A node without policy files: `baseline` for every container.
+    #[must_use]
+    pub fn built_in(arch: Arch) -> Self {
+        let profiles = BuiltIn::ALL.iter().map(|built_in| {
+            let sandbox = built_in.sandbox(arch);
+            let widens = sandbox.privileged;
+            let name = built_in.name().to_owned();
+            (name.clone(), Profile { name, origin: Origin::BuiltIn, sandbox, widens })
+        });
+        Self { profiles: profiles.collect(), rules: Vec::new(), default: BuiltIn::Baseline.name().to_owned() }
+    }
+
+    /// Reads and checks all files.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(sources: &Sources, arch: Arch) -> Result<Self, PolicyErrors> {
+        let mut policy = Self::built_in(arch);
+        let mut errors = Vec::new();
+        let mut tables: BTreeMap<String, (Spanned<ProfileTable>, &Source)> = BTreeMap::new();
+        let mut default: Option<(String, Place)> = None;
+        for source in &sources.files {
+            let file: PolicyFile = match toml::from_str(&source.text) {
+                Ok(file) => file,
+                Err(error) => {
+                    errors.push(PolicyError::toml(source, &error));
+                    continue;
+                }
+            };
+            if let Some(name) = file.default {
+                let place = Place::of(source, name.span());
+                if let Some((_, earlier)) = &default {
+                    errors.push(PolicyError::at(&place, format!("`default` is given at {earlier} already")));
+                }
+                default = Some((name.into_inner(), place));
+            }
+            for (name, table) in file.profile {
+                let place = Place::of(source, table.span());
+                if policy.profiles.contains_key(&name) {
+                    errors.push(PolicyError::at(&place, format!("profile {name} is built in; choose another name")));
+                } else if let Some((earlier, at)) = tables.get(&name) {
+                    let earlier = Place::of(at, earlier.span());
+                    errors.push(PolicyError::at(&place, format!("profile {name} is defined at {earlier} already")));
+                } else {
+                    tables.insert(name, (table, source));
+                }
+            }
+            for table in file.rule {
+                let place = Place::of(source, table.span());
+                match Rule::read(table.into_inner(), place, policy.rules.len() + 1) {
+                    Ok(rule) => policy.rules.push(rule),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        let names: Vec<String> = tables.keys().cloned().collect();
+        for name in &names {
+            policy.build(name, &names, &mut tables, sources, arch, &mut errors);
+        }
+        policy.check_rules(&mut errors);
+        if let Some((name, place)) = default {
+            match policy.find(&name, &place) {
+                Ok(profile) if profile.sandbox.privileged => errors.push(PolicyError::at(
+                    &place,
+                    "privileged containers are for rules with `privileged = \"allow\"`, not for all containers",
+                )),
+                Ok(_) => policy.default = name,
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(policy) } else { Err(PolicyErrors(errors)) }
+    }
+
+    /// Builds a profile, after the one that it extends. Taken out of `tables` first, so that a
+    /// circle finds nothing to extend.
+    fn build(
+        &mut self,
+        name: &str,
+        names: &[String],
+        tables: &mut BTreeMap<String, (Spanned<ProfileTable>, &Source)>,
+        sources: &Sources,
+        arch: Arch,
+        errors: &mut Vec<PolicyError>,
+    ) {
+        let Some((table, source)) = tables.remove(name) else { return };
+        let place = Place::of(source, table.span());
+        let table = table.into_inner();
+        let (base, at) = match &table.extends {
+            Some(base) => (base.get_ref().clone(), Place::of(source, base.span())),
+            None => (BuiltIn::Baseline.name().to_owned(), place.clone()),
+        };
+        self.build(&base, names, tables, sources, arch, errors);
+        let base = match self.find(&base, &at) {
+            Ok(base) => base,
+            Err(error) if !names.contains(&base) => return errors.push(error),
+            Err(_) => {
+                return errors.push(PolicyError::at(
+                    &at,
+                    format!("profile {name} extends {base}, which extends it again or cannot be built itself"),
+                ));
+            }
+        };
+        let mut edit = Edit::new(base.sandbox.clone(), source, sources, arch);
+        edit.apply(name, &table, &place);
+        let widens = base.widens || edit.widens;
+        errors.append(&mut edit.errors);
+        let profile = Profile { name: name.to_owned(), origin: Origin::File(place), sandbox: edit.sandbox, widens };
+        self.profiles.insert(name.to_owned(), profile);
+    }
+
+    fn check_rules(&self, errors: &mut Vec<PolicyError>) {
+        for rule in &self.rules {
+            match self.find(&rule.profile, &rule.place) {
+                Err(error) => errors.push(error),
+                Ok(profile) if profile.sandbox.privileged != rule.privileged => {
+                    let problem = if rule.privileged {
+                        format!("profile {} does not extend `privileged`; leave `profile` out", profile.name)
+                    } else {
+                        format!("profile {} is privileged; the rule must say privileged = \"allow\"", profile.name)
+                    };
+                    errors.push(PolicyError::at(&rule.place, problem));
+                }
+                Ok(profile) if profile.widens && rule.is_forgeable() && !rule.acknowledged => {
+                    errors.push(PolicyError::at(
+                        &rule.place,
+                        format!(
+                            "profile {} allows more than baseline, and a pod's author chooses all that this rule \
+                             selects by; add `namespace` or `digest`, or acknowledge-risk = true",
+                            profile.name
+                        ),
+                    ));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn find(&self, name: &str, place: &Place) -> Result<&Profile, PolicyError> {
+        self.profile(name).ok_or_else(|| {
+            let near = nearest(name, self.profiles.keys().map(String::as_str));
+            let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+            PolicyError::at(place, format!("there is no profile {name:?}{near}"))
+        })
+    }
+
+    /// The profile of that name.
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.get(name)
+    }
+
+    /// Every profile, by name.
+    pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.values()
+    }
+
+    /// The rules, in order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The node's profile for a container: that of the first rule that matches.
+    #[must_use]
+    pub fn choose(&self, identity: &Identity, privileged: bool) -> Choice<'_> {
+        let rule = self.rules.iter().find(|rule| rule.matches(identity, privileged));
+        let name = rule.map_or(&self.default, |rule| &rule.profile);
+        // Every name was checked by `parse`, and built-in ones are there from the start.
+        #[expect(clippy::expect_used, reason = "a policy without it is never made")]
+        let profile = self.profile(name).expect("a checked profile");
+        Choice { profile, rule }
+    }
+
+    /// Namespaces of the host that some container of the pod could be given: its sandbox, which
+    /// comes before any image is known, may hold them for it.
+    pub(crate) fn host_namespaces_of_pod(&self, identity: &Identity) -> impl Iterator<Item = HostNamespace> {
+        let rules = self.rules.iter().filter(|rule| rule.may_match_pod(identity));
+        rules.filter_map(|rule| self.profile(&rule.profile)).flat_map(|p| p.sandbox.host_namespaces.iter().copied())
+    }
+}

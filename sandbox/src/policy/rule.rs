@@ -1,0 +1,109 @@
+//! Rules: which workload gets which profile.
+
+use super::error::{Place, PolicyError};
+use super::file::RuleTable;
+use super::pattern::Patterns;
+use crate::identity::{Identity, Kind};
+
+/// A rule of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub(super) place: Place,
+    /// From 1, over all files.
+    pub(super) number: usize,
+    pub(super) profile: String,
+    pub(super) privileged: bool,
+    pub(super) acknowledged: bool,
+    selector: Selector,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Selector {
+    namespace: Option<Patterns>,
+    image: Option<Patterns>,
+    digest: Option<Patterns>,
+    pod: Option<Patterns>,
+    container: Option<Patterns>,
+    kind: Option<Kind>,
+}
+
+impl Rule {
+    /// Reads a rule; what its profile is is checked later, when all are known.
+    pub(super) fn read(table: RuleTable, place: Place, number: usize) -> Result<Self, PolicyError> {
+        let privileged = table.privileged.is_some();
+        let profile = match (table.profile, privileged) {
+            (Some(name), _) => name.into_inner(),
+            (None, true) => "privileged".to_owned(),
+            (None, false) => return Err(PolicyError::at(&place, "a rule without `profile`")),
+        };
+        let selector = Selector {
+            namespace: table.namespace,
+            image: table.image,
+            digest: table.digest,
+            pod: table.pod,
+            container: table.container,
+            kind: table.kind,
+        };
+        if selector.is_empty() {
+            return Err(PolicyError::at(
+                &place,
+                "a rule that selects nothing; name a namespace, image, digest, pod, container or kind, or use \
+                 `default` for all containers",
+            ));
+        }
+        let pinned = [&selector.namespace, &selector.digest]
+            .into_iter()
+            .all(|patterns| patterns.as_ref().is_some_and(|p| !p.match_anything()));
+        if privileged && !table.acknowledge_risk && !pinned {
+            return Err(PolicyError::at(
+                &place,
+                "privileged = \"allow\" needs both `namespace` and `digest`, which a pod's author cannot forge; or \
+                 `acknowledge-risk = true`",
+            ));
+        }
+        let lists = [&selector.namespace, &selector.image, &selector.digest, &selector.pod, &selector.container];
+        if lists.into_iter().flatten().any(|patterns| patterns.all().is_empty()) {
+            return Err(PolicyError::at(&place, "an empty list matches nothing; expected at least one pattern"));
+        }
+        Ok(Self { place, number, profile, privileged, acknowledged: table.acknowledge_risk, selector })
+    }
+
+    /// Whether a pod's author could make any pod match.
+    pub(super) fn is_forgeable(&self) -> bool {
+        let pins = |patterns: &Option<Patterns>| patterns.as_ref().is_some_and(|p| !p.match_anything());
+        !pins(&self.selector.namespace) && !pins(&self.selector.digest)
+    }
+
+    /// Whether it decides for this container. A rule that lets privileged containers through is
+    /// for those alone.
+    pub(super) fn matches(&self, identity: &Identity, privileged: bool) -> bool {
+        let s = &self.selector;
+        self.may_match_pod(identity)
+            && (privileged || !self.privileged)
+            && holds(&s.image, identity.image.as_deref())
+            && holds(&s.digest, identity.digest())
+            && holds(&s.container, identity.container.as_deref())
+            && s.kind.is_none_or(|kind| identity.kind == Some(kind))
+    }
+
+    /// Whether it could decide for a container of this pod.
+    pub(super) fn may_match_pod(&self, identity: &Identity) -> bool {
+        holds(&self.selector.namespace, identity.namespace.as_deref())
+            && holds(&self.selector.pod, identity.pod.as_deref())
+    }
+}
+
+fn holds(patterns: &Option<Patterns>, found: Option<&str>) -> bool {
+    patterns.as_ref().is_none_or(|p| found.is_some_and(|found| p.matches(found)))
+}
+
+impl Selector {
+    const fn is_empty(&self) -> bool {
+        self.namespace.is_none()
+            && self.image.is_none()
+            && self.digest.is_none()
+            && self.pod.is_none()
+            && self.container.is_none()
+            && self.kind.is_none()
+    }
+}

@@ -1,0 +1,330 @@
+//! The policy, from outside: files in, a profile for each container or errors out.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
+
+use hardened_sandbox::policy::{Policy, Source, Sources};
+use hardened_sandbox::seccomp::Arch;
+use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, decide};
+use oci_spec::runtime::Spec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
+
+fn parse(files: &[&str]) -> Result<Policy, String> {
+    let name = |at: usize| if at == 0 { "policy.toml".into() } else { format!("policy.d/{at}.toml").into() };
+    let files = files.iter().enumerate().map(|(at, text)| Source { path: name(at), text: (*text).to_owned() });
+    let sources = Sources { files: files.collect(), ..Sources::default() };
+    Policy::parse(&sources, Arch::native().unwrap()).map_err(|errors| errors.to_string())
+}
+
+/// A pod's container, as containerd's CRI writes it.
+fn spec(change: impl FnOnce(&mut Value)) -> Spec {
+    let mut spec: Value = serde_json::from_str(CONTAINERD).unwrap();
+    spec["process"]["args"] = json!(["/bin/true"]);
+    spec["annotations"] = json!({
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-name": "web-1",
+        "io.kubernetes.cri.sandbox-uid": "0aa-1",
+        "io.kubernetes.cri.sandbox-id": "5a5a",
+        "io.kubernetes.cri.container-name": "web",
+        "io.kubernetes.cri.image-name": format!("registry/web@sha256:{}", "ab".repeat(32)),
+    });
+    change(&mut spec);
+    serde_json::from_value(spec).unwrap()
+}
+
+fn judge(policy: &str, change: impl FnOnce(&mut Value)) -> Result<Admission, Refusal> {
+    decide(spec(change), &parse(&[policy]).unwrap(), &Host::assumed(), &Facts::default())
+}
+
+fn bind(spec: &mut Value, source: &str, options: &[&str]) {
+    let options = [&["rbind"], options].concat();
+    let mount = json!({"destination": "/data", "type": "bind", "source": source, "options": options});
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_told_with_its_place() {
+    let table = [
+        ("an unknown key", "[profile.web]\nfile = {}\n"),
+        ("a misspelt key", "[profile.web.capabilites]\nadd = []\n"),
+        ("a key of a rule", "[[rule]]\nnamspace = \"x\"\nprofile = \"restricted\"\n"),
+        ("no TOML", "[profile.web\n"),
+        ("a wrong type", "[profile.web.files]\nread-only-root = \"yes\"\n"),
+        ("an unknown base", "[profile.web]\nextends = \"baselin\"\n"),
+        ("a circle", "[profile.a]\nextends = \"b\"\n[profile.b]\nextends = \"a\"\n"),
+        ("a built-in name", "[profile.baseline]\n"),
+        ("an unknown capability", "[profile.web.capabilities]\nadd = [\"NET_RAW\", \"FLY\"]\n"),
+        ("an unknown call", "[profile.web.seccomp]\nallow = [\"moutn\"]\n"),
+        ("an unknown family", "[profile.web.seccomp]\nsocket-families = [\"inet\", \"ipx\"]\n"),
+        (
+            "an argument",
+            "[[profile.web.seccomp.rule]]\ncalls = [\"ioctl\"]\nargument = 9\nequals = 1\nanswer = \"deny\"\n",
+        ),
+        ("an errno", "[profile.web.seccomp]\nerrno = 5000\n"),
+        ("a missing OCI profile", "[profile.web.seccomp]\noci = \"/none.json\"\n"),
+        ("a relative path", "[profile.web.exec]\nhidden = [\"run/secrets\"]\n"),
+        ("a device", "[profile.web.host]\ndevices = [\"/dev/fuse\"]\n"),
+        ("a limit", "[profile.web.limits]\nRLIMIT_FLY = 1\n"),
+        ("a range", "[profile.web.user]\nuids = [[9, 1]]\n"),
+        ("an unknown default", "default = \"restrictd\"\n"),
+        ("everything privileged", "default = \"privileged\"\n"),
+        ("a rule without a profile", "[[rule]]\nnamespace = \"x\"\n"),
+        ("a rule without a selector", "[[rule]]\nprofile = \"restricted\"\n"),
+        ("an empty selector", "[[rule]]\nnamespace = []\nprofile = \"restricted\"\n"),
+        ("privileged by namespace alone", "[[rule]]\nnamespace = \"x\"\nprivileged = \"allow\"\n"),
+        ("privileged for any", "[[rule]]\nnamespace = \"*\"\ndigest = \"*\"\nprivileged = \"allow\"\n"),
+        ("privileged unsaid", "[[rule]]\nnamespace = \"x\"\nprofile = \"privileged\"\n"),
+        (
+            "privileged said of a profile that is not",
+            "[[rule]]\nnamespace = \"x\"\ndigest = \"sha256:ab\"\nprivileged = \"allow\"\nprofile = \"baseline\"\n",
+        ),
+        (
+            "a wider profile for whoever takes the name",
+            "[profile.net.capabilities]\nadd = [\"NET_RAW\"]\n[[rule]]\ncontainer = \"ping\"\nprofile = \"net\"\n",
+        ),
+        ("all of it", "default = \"x\"\n[[rule]]\nprofile = \"y\"\n[profile.z]\nextends = \"w\"\n"),
+    ];
+    let text: Vec<String> =
+        table.iter().map(|(what, policy)| format!("{what}\n  {}", parse(&[policy]).unwrap_err())).collect();
+    insta::assert_snapshot!("policy-errors", text.join("\n"));
+    insta::assert_snapshot!(parse(&["[profile.a]\ndefault=1", "default = \"a\"\n[profile.a]\n"]).unwrap_err());
+    insta::assert_snapshot!(parse(&["default = \"a\"\n[profile.a]\n", "default = \"a\"\n[profile.a]\n"]).unwrap_err());
+}
+
+#[test]
+fn the_first_rule_that_matches_gives_the_profile() {
+    let policy = r#"
+        default = "tight"
+        [profile.tight]
+        extends = "restricted"
+        [profile.shop]
+        [[rule]]
+        namespace = ["bank", "shop-*"]
+        profile = "restricted"
+        [[rule]]
+        namespace = "sh?p"
+        image = "registry/*"
+        kind = "container"
+        profile = "shop"
+        [[rule]]
+        namespace = "shop"
+        profile = "restricted"
+    "#;
+    let by = |change: fn(&mut Value)| judge(policy, change).unwrap().by().to_owned();
+    assert_eq!(by(|_| {}), "rule 2 (policy.toml:9), profile shop (policy.toml:5)");
+    let other = |s: &mut Value| s["annotations"]["io.kubernetes.cri.image-name"] = json!("elsewhere/web");
+    assert_eq!(by(other), "rule 3 (policy.toml:14), profile restricted (built in)");
+    let nobody = |s: &mut Value| s["annotations"] = json!({});
+    assert_eq!(by(nobody), "profile tight (policy.toml:3)");
+}
+
+#[test]
+fn a_pod_is_refused_in_its_own_words() {
+    let refusal =
+        judge("[profile.user.user]\nnon-root = true\n[[rule]]\nnamespace = \"shop\"\nprofile = \"user\"", |s| {
+            s["annotations"]["io.containerd.hardened.v1/porfile"] = json!("x");
+            s["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN"]);
+            s["linux"]["maskedPaths"] = json!([]);
+            s["linux"]["sysctl"] = json!({"kernel.msgmax": "1"});
+            s["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}]);
+            bind(s, "/etc/shadow", &["ro"]);
+        });
+    insta::assert_snapshot!(refusal.unwrap_err());
+}
+
+#[test]
+fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are() {
+    let policy = "default = \"logs\"\n[profile.logs.host.paths]\n\"/etc/localtime\" = \"read-only\"\n\"/srv\" = \"deny\"\n\
+                  \"/srv/www\" = \"read-write\"\n";
+    let ask = |source: &str, option: &str| judge(policy, |s| bind(s, source, &[option])).is_ok();
+    assert!(ask("/etc/localtime", "ro") && !ask("/etc/localtime", "rw") && !ask("/etc", "ro"));
+    assert!(ask("/srv/www", "rw") && ask("/srv/www/a", "rw") && !ask("/srv/wwwx", "ro") && !ask("/srv", "ro"));
+    assert!(ask("/data", "rw") && !ask("/", "ro") && !ask("/var", "ro") && !ask("/var/lib", "ro"));
+    // What the kubelet and containerd keep for this pod, and for another.
+    assert!(ask("/var/lib/kubelet/pods/0aa-1/volumes/x", "rw") && !ask("/var/lib/kubelet/pods/0bb/volumes/x", "ro"));
+    let sandbox = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes";
+    assert!(ask(&format!("{sandbox}/5a5a/shm"), "rw") && !ask(&format!("{sandbox}/6b6b/shm"), "rw"));
+    // A link that leads away.
+    let facts = Facts { sources: [("/data/x".into(), "/etc".into())].into(), ..Facts::default() };
+    let spec = spec(|s| bind(s, "/data/x", &["ro"]));
+    let refusal = decide(spec, &parse(&[policy]).unwrap(), &Host::assumed(), &facts).unwrap_err().to_string();
+    assert!(refusal.contains("/data/x (which is /etc) of the host is mounted"), "{refusal}");
+}
+
+fn privileged(spec: &mut Value) {
+    spec["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
+    spec["linux"]["maskedPaths"] = json!([]);
+    spec["linux"]["readonlyPaths"] = json!([]);
+    spec["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
+}
+
+#[test]
+fn privileged_is_let_through_by_namespace_and_digest_alone() {
+    let policy =
+        format!("[[rule]]\nnamespace = \"shop\"\ndigest = \"sha256:{}\"\nprivileged = \"allow\"\n", "ab".repeat(32));
+    let admission = judge(&policy, privileged).unwrap();
+    assert!(admission.is_privileged() && admission.plan().landlock.is_none());
+    assert_eq!(admission.spec().process().as_ref().unwrap().no_new_privileges(), Some(true));
+    // The rule is not for the same image without the wish.
+    let plain = judge(&policy, |_| {}).unwrap();
+    assert!(!plain.is_privileged() && plain.by().contains("baseline"));
+    for other in ["registry/web:1", "registry/web@sha256:00"] {
+        let refusal = judge(&policy, |s| {
+            privileged(s);
+            s["annotations"]["io.kubernetes.cri.image-name"] = json!(other);
+        });
+        let text = refusal.unwrap_err().to_string();
+        assert!(text.contains("spec.containers[web].securityContext.privileged"), "{text}");
+    }
+    // A pod that asks for a profile gives up what it was let through for.
+    let asked = judge(&policy, |s| {
+        privileged(s);
+        s["annotations"]["io.containerd.hardened.v1/profile"] = json!("restricted");
+    });
+    assert!(asked.is_err());
+}
+
+#[test]
+fn the_sandbox_of_a_privileged_pod_is_tightened_and_not_refused() {
+    let admission = judge("", |s| {
+        privileged(s);
+        s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
+    });
+    let admission = admission.unwrap();
+    let plan = admission.plan();
+    assert!(plan.landlock.is_some() && plan.capabilities.bounding.is_empty());
+    assert!(admission.spec().linux().as_ref().unwrap().masked_paths().as_ref().unwrap().len() > 10);
+    assert!(admission.decide_exec(spec(|_| {}).process().clone().unwrap()).is_err());
+}
+
+/// Profiles made of random edits.
+fn profile() -> impl Strategy<Value = String> {
+    let edit = prop_oneof![
+        Just("extends = \"restricted\"".to_owned()),
+        Just("capabilities.drop = [\"CHOWN\", \"KILL\"]".to_owned()),
+        Just("capabilities.add = [\"NET_RAW\"]".to_owned()),
+        Just("capabilities.add = [\"SYS_TIME\", \"NET_ADMIN\"]".to_owned()),
+        Just("seccomp.deny = [\"mkdir\", \"mkdirat\"]".to_owned()),
+        Just("seccomp.allow = [\"ptrace\", \"mount\"]".to_owned()),
+        Just("seccomp.socket-families = [\"unix\", \"vsock\"]".to_owned()),
+        Just("seccomp.rule = [{calls = [\"ioctl\"], argument = 1, equals = 3, answer = \"deny\"}]".to_owned()),
+        Just("files.read-only-root = true".to_owned()),
+        Just("files.hidden = [\"/srv\"]".to_owned()),
+        Just("files.no-write = [\"/var\"]".to_owned()),
+        Just("files.masked = [\"/proc/cpuinfo\"]".to_owned()),
+        Just("files.execute-from-writable = false".to_owned()),
+        Just("network.bind-tcp = [80, 443]".to_owned()),
+        Just("network.bind-tcp = [443, 8080]".to_owned()),
+        Just("network.connect-tcp = []".to_owned()),
+        Just("network.abstract-sockets = true".to_owned()),
+        Just("host.namespaces = [\"network\"]".to_owned()),
+        Just("host.paths = {\"/srv\" = \"deny\", \"/etc/x\" = \"read-only\"}".to_owned()),
+        Just("host.other-paths = \"read-only\"".to_owned()),
+        Just("host.devices = [\"c 10:229\"]".to_owned()),
+        Just("host.devices = [\"c 10:*\"]".to_owned()),
+        Just("host.sysctls = [\"net.*\"]".to_owned()),
+        Just("user.non-root = true".to_owned()),
+        Just("user.uids = [[0, 99]]".to_owned()),
+        Just("limits.RLIMIT_NOFILE = 64".to_owned()),
+        Just("exec.refuse = true".to_owned()),
+        Just("exec.programs = [\"/bin/*\"]".to_owned()),
+    ];
+    prop::collection::btree_set(edit, 0..5).prop_map(|edits| {
+        let mut keys = std::collections::BTreeSet::new();
+        let once = |edit: &String| keys.insert(edit.split(" =").next().unwrap_or_default().to_owned());
+        let edits: Vec<String> = edits.into_iter().filter(once).collect();
+        edits.join("\n")
+    })
+}
+
+fn three(a: &str, b: &str, c: &str) -> Policy {
+    parse(&[&format!("default = \"a\"\n[profile.a]\n{a}\n[profile.b]\n{b}\n[profile.c]\n{c}\n")]).unwrap()
+}
+
+/// Asks for something now and then.
+fn wish() -> impl Strategy<Value = fn(&mut Value)> {
+    prop_oneof![
+        Just((|_| {}) as fn(&mut Value)),
+        Just((|s| bind(s, "/srv/x", &["rw"])) as fn(&mut Value)),
+        Just((|s| bind(s, "/etc/x", &["ro"])) as fn(&mut Value)),
+        Just((|s| s["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_TIME"])) as fn(&mut Value)),
+        Just((|s| s["linux"]["sysctl"] = json!({"net.core.somaxconn": "1"})) as fn(&mut Value)),
+        Just((|s| s["process"]["user"]["uid"] = json!(1000)) as fn(&mut Value)),
+        Just(
+            (|s| s["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]))
+                as fn(&mut Value)
+        ),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn meet_is_idempotent_commutative_and_associative(a in profile(), b in profile(), c in profile()) {
+        let policy = three(&a, &b, &c);
+        let [a, b, c] = ["a", "b", "c"].map(|name| policy.profile(name).unwrap().sandbox());
+        let same = |left: &Sandbox, right: &Sandbox| {
+            // Filters are compared by what they answer: their rules may be written otherwise.
+            let calls = Arch::native().unwrap().calls().map(|(_, number)| number);
+            let filters = calls.flat_map(|n| [0, 1, 3, 16, 40, u64::MAX].map(|x| {
+                (left.filter().decide(n, &[x; 6]), right.filter().decide(n, &[x; 6]))
+            })).all(|(l, r)| l == r);
+            filters && format!("{:?}", left.without_filter()) == format!("{:?}", right.without_filter())
+        };
+        prop_assert!(same(&a.meet(a), a));
+        prop_assert!(same(&a.meet(b), &b.meet(a)));
+        prop_assert!(same(&a.meet(b).meet(c), &a.meet(&b.meet(c))));
+    }
+
+    /// Measured on what comes out: the verdict, the spec, the plan and the filter.
+    #[test]
+    fn a_stricter_profile_never_yields_a_wider_container(a in profile(), b in profile(), wish in wish()) {
+        let policy = three(&a, &b, "");
+        let judge = |annotation: Option<&str>| {
+            let spec = spec(|s| {
+                wish(s);
+                if let Some(name) = annotation {
+                    s["annotations"]["io.containerd.hardened.v1/profile"] = json!(name);
+                }
+            });
+            decide(spec, &policy, &Host::assumed(), &Facts::default())
+        };
+        let (alone, met) = (judge(None), judge(Some("b")));
+        let Ok(met) = met else { return Ok(()) };
+        // Whatever is let through with both is let through with one.
+        let alone = alone.map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
+        let sets = |admission: &Admission| {
+            let c = admission.plan().capabilities;
+            [c.bounding, c.effective, c.permitted, c.inheritable, c.ambient]
+        };
+        for (narrow, wide) in sets(&met).into_iter().zip(sets(&alone)) {
+            prop_assert!(narrow.is_subset(wide));
+        }
+        for (name, number) in Arch::native().unwrap().calls() {
+            for x in [0, 1, 3, 16, 40, u64::MAX] {
+                let allows = |admission: &Admission| admission.sandbox().filter().decide(number, &[x; 6]).allows();
+                prop_assert!(!allows(&met) || allows(&alone), "{}({})", name, x);
+            }
+        }
+        let masks = |admission: &Admission| -> std::collections::BTreeSet<String> {
+            let linux = admission.spec().linux().clone().unwrap();
+            linux.masked_paths().iter().flatten().chain(linux.readonly_paths().iter().flatten()).cloned().collect()
+        };
+        prop_assert!(masks(&met).is_superset(&masks(&alone)));
+        let (narrow, wide) = (met.plan().landlock.clone().unwrap(), alone.plan().landlock.clone().unwrap());
+        let within = |narrow: &[std::path::PathBuf], wide: &[std::path::PathBuf]| wide.iter().all(|p| narrow.contains(p));
+        prop_assert!(within(&narrow.hidden, &wide.hidden) && within(&narrow.no_write, &wide.no_write));
+        prop_assert!(within(&narrow.no_execute, &wide.no_execute));
+        prop_assert!(!narrow.abstract_sockets || wide.abstract_sockets);
+        for (narrow, wide) in [(&narrow.bind_tcp, &wide.bind_tcp), (&narrow.connect_tcp, &wide.connect_tcp)] {
+            if let Some(wide) = wide {
+                prop_assert!(narrow.as_ref().is_some_and(|n| n.iter().all(|port| wide.contains(port))));
+            }
+        }
+        let exec = |admission: &Admission| admission.decide_exec(spec(|_| {}).process().clone().unwrap()).is_ok();
+        prop_assert!(!exec(&met) || exec(&alone));
+    }
+}

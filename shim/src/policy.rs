@@ -1,0 +1,77 @@
+//! The node's policy, as containerd's configuration of the runtime points at it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{CodedInputStream, rt};
+use hardened_sandbox::policy::{Policy, load};
+use hardened_sandbox::seccomp::Arch;
+
+use crate::fault::{Fault, Result};
+
+/// What containerd hands to a runtime that is not runc's: the options of the runtime handler, or
+/// `ctr run --runtime-config-path` (containerd `api/types/runtimeoptions/v1`).
+const OPTIONS: &str = "runtimeoptions.v1.Options";
+
+/// Reads the policy from the folder that the options name in `ConfigPath`, or from `/etc/hardened`.
+pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
+    let arch = Arch::native().context("no seccomp filter can be made for this architecture; use x86_64 or aarch64")?;
+    let folder = match options {
+        Some(options) if !options.value.is_empty() => config_path(options)?,
+        Some(_) | None => String::new(),
+    };
+    let folder = if folder.is_empty() { load::FOLDER } else { &folder };
+    load::load(Path::new(folder), load::Trust::Root, arch).map_err(|errors| {
+        Fault::state(format!(
+            "hardened: the node's policy cannot be used, so no container is started: {errors} -> mend it; `hardenctl \
+             policy lint` checks it"
+        ))
+    })
+}
+
+fn config_path(options: &Any) -> Result<String> {
+    let kind = options.type_url.rsplit('/').next().unwrap_or_default();
+    if kind != OPTIONS {
+        return Err(Fault::invalid(format!(
+            "hardened: runtime options of type {kind}; expected {OPTIONS}: take options of other runtimes out of \
+             this runtime's section in containerd's configuration"
+        )));
+    }
+    read_config_path(&options.value).context("decode the runtime options").map_err(Fault::from)
+}
+
+/// Field 2 of `Options`, the only one that is used.
+fn read_config_path(bytes: &[u8]) -> anyhow::Result<String> {
+    const CONFIG_PATH: u32 = 2 << 3 | 2;
+    let mut input = CodedInputStream::from_bytes(bytes);
+    let mut path = String::new();
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        if tag == CONFIG_PATH {
+            path = input.read_string()?;
+        } else {
+            rt::skip_field_for_tag(tag, &mut input)?;
+        }
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policys_folder_is_read_from_the_options() {
+        let options = b"\x0a\x01t\x12\x04/etc\x1a\x01x";
+        assert_eq!(read_config_path(options).unwrap(), "/etc");
+        assert_eq!(read_config_path(b"").unwrap(), "");
+        assert!(read_config_path(b"\x12\x7f/").is_err());
+    }
+
+    #[test]
+    fn options_of_another_runtime_are_refused() {
+        let options =
+            Any { type_url: "containerd.runc.v1.Options".into(), value: b"\x32\x04crun".to_vec(), ..Any::default() };
+        assert!(config_path(&options).is_err());
+    }
+}

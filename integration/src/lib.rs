@@ -1,5 +1,6 @@
 //! A private containerd for tests: own root, state, socket and cgroups, all removed at the end.
 
+pub mod cri;
 pub mod direct;
 
 use std::collections::BTreeMap;
@@ -149,10 +150,18 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
+/// What a containerd is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Ctr,
+    Cri,
+}
+
 /// A containerd of our own.
 #[derive(Debug)]
 pub struct Containerd {
     generation: Generation,
+    purpose: Use,
     home: PathBuf,
     root: PathBuf,
     namespace: String,
@@ -166,7 +175,21 @@ impl Containerd {
     /// # Errors
     /// Something that `scripts/bootstrap` and `scripts/test` make is missing.
     pub fn start(generation: Generation) -> Result<Self> {
-        Self::start_named(generation, format!("{}-{}", std::process::id(), generation.name()))
+        Self::start_named(generation, format!("{}-{}", std::process::id(), generation.name()), Use::Ctr)
+    }
+
+    /// Starts one with its CRI on, in a network namespace of its own.
+    ///
+    /// # Errors
+    /// As [`Containerd::start`].
+    pub(crate) fn start_for_cri(generation: Generation, name: &str) -> Result<Self> {
+        let name = format!("{}-cri-{name}", std::process::id());
+        let containerd = Self::start_named(generation, name, Use::Cri)?;
+        for archive in ["test.tar", "pause.tar"] {
+            let archive = repository().join("target/integration").join(archive).display().to_string();
+            containerd.ctr(&["-n", "k8s.io", "images", "import", &archive])?.ok()?;
+        }
+        Ok(containerd)
     }
 
     /// Starts another of the same generation, for a test that restarts it or counts what it left.
@@ -174,14 +197,19 @@ impl Containerd {
     /// # Errors
     /// As [`Containerd::start`].
     pub fn start_beside(other: &Self) -> Result<Self> {
-        Self::start_named(other.generation, format!("{}-{}", std::process::id(), other.id(other.generation.name())))
+        Self::start_named(
+            other.generation,
+            format!("{}-{}", std::process::id(), other.id(other.generation.name())),
+            Use::Ctr,
+        )
     }
 
-    fn start_named(generation: Generation, name: String) -> Result<Self> {
+    fn start_named(generation: Generation, name: String, purpose: Use) -> Result<Self> {
         let home = PathBuf::from(format!("/run/hardened-test-{name}"));
         fs::create_dir_all(home.join("bin"))?;
         let containerd = Self {
             generation,
+            purpose,
             home,
             // Of its own, since /run/hardened and cgroups are the machine's.
             namespace: format!("test{name}"),
@@ -206,11 +234,8 @@ impl Containerd {
             std::os::unix::fs::symlink(repository().join(".cache/runtimes").join(path), bin.join(name))?;
         }
         let home = self.home.display();
-        // Neither images from a registry nor the CRI are needed here.
-        let off = [
-            "io.containerd.grpc.v1.cri",
-            "io.containerd.cri.v1.images",
-            "io.containerd.cri.v1.runtime",
+        // No images come from a registry here.
+        let mut off = vec![
             "io.containerd.nri.v1.nri",
             "io.containerd.snapshotter.v1.btrfs",
             "io.containerd.snapshotter.v1.devmapper",
@@ -220,21 +245,75 @@ impl Containerd {
             "io.containerd.internal.v1.tracing",
             "io.containerd.tracing.processor.v1.otlp",
         ];
+        if self.purpose == Use::Ctr {
+            off.extend(["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]);
+        }
         let version = match self.generation {
             Generation::Two => 3,
             Generation::One => 2,
         };
-        let config = format!(
+        let mut config = format!(
             "version = {version}\nroot = \"{root}\"\nstate = \"{home}/state\"\ndisabled_plugins = {off:?}\n\
              [grpc]\n  address = \"{home}/c.sock\"\n[ttrpc]\n  address = \"{home}/c.sock.ttrpc\"\n",
             root = self.root.display(),
         );
+        if self.purpose == Use::Cri {
+            config.push_str(&self.cri_config());
+            fs::create_dir_all(cri::policy_folder(&self.home))?;
+            fs::create_dir_all(self.home.join("cni"))?;
+            fs::write(self.home.join("cni/10-test.conflist"), self.network())?;
+        }
         fs::write(self.home.join("config.toml"), config)?;
         Ok(())
     }
 
+    fn cri_config(&self) -> String {
+        let home = self.home.display();
+        let (runtime, image) = match self.generation {
+            Generation::Two => (
+                "io.containerd.cri.v1.runtime",
+                "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'docker.io/hardened/pause:1'\n",
+            ),
+            Generation::One => ("io.containerd.grpc.v1.cri", ""),
+        };
+        let pause = if image.is_empty() { "sandbox_image = 'docker.io/hardened/pause:1'\n" } else { "" };
+        format!(
+            "{image}[plugins.'{runtime}']\n{pause}restrict_oom_score_adj = true\n\
+             netns_mounts_under_state_dir = true\ndisable_apparmor = true\n\
+             [plugins.'{runtime}'.cni]\nbin_dir = '/usr/lib/cni'\nconf_dir = '{home}/cni'\n\
+             [plugins.'{runtime}'.containerd]\ndefault_runtime_name = 'hardened'\n\
+             [plugins.'{runtime}'.containerd.runtimes.hardened]\nruntime_type = '{HARDENED}'\n\
+             pod_annotations = ['io.containerd.hardened.v1/*']\n\
+             [plugins.'{runtime}'.containerd.runtimes.hardened.options]\nConfigPath = '{home}/policy'\n"
+        )
+    }
+
+    /// A bridge and addresses of its own: no packet filter, nothing outside of this namespace.
+    fn network(&self) -> String {
+        serde_json::json!({
+            "cniVersion": "0.4.0", "name": "test", "plugins": [{
+                "type": "bridge", "bridge": "test0", "isGateway": true, "ipMasq": false,
+                "ipam": {
+                    "type": "host-local", "dataDir": self.home.join("ipam"),
+                    "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }],
+        })
+        .to_string()
+    }
+
     fn tool(&self, name: &str) -> PathBuf {
         repository().join(".cache").join(self.generation.name()).join("usr/bin").join(name)
+    }
+
+    /// The digest of an image that was loaded for the CRI.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn digest(&self, image: &str) -> Result<String> {
+        let list = self.ctr(&["-n", "k8s.io", "images", "ls"])?.ok()?.text();
+        let line = list.lines().find(|l| l.starts_with(image)).context("no such image")?;
+        Ok(line.split_whitespace().nth(2).context("no digest")?.to_owned())
     }
 
     /// Its folder.
@@ -265,7 +344,17 @@ impl Containerd {
     /// It does not.
     pub fn boot(&self) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.home.join("log"))?;
-        let child = Command::new(self.home.join("bin/containerd"))
+        let mut command = match self.purpose {
+            Use::Ctr => Command::new(self.home.join("bin/containerd")),
+            Use::Cri => {
+                let mut command = Command::new("unshare");
+                command
+                    .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
+                    .arg(self.home.join("bin/containerd"));
+                command
+            }
+        };
+        let child = command
             .arg("-c")
             .arg(self.home.join("config.toml"))
             .env("PATH", self.path())
@@ -398,8 +487,13 @@ impl Containerd {
     /// # Errors
     /// Something is left: it is named.
     pub fn nothing_left(&self, id: &str) -> Result<()> {
-        eventually(&format!("nothing is left of {id}"), || self.traces(id).is_ok_and(|t| t.is_empty()))
-            .with_context(|| format!("{:#?}", self.traces(id).unwrap_or_default()))
+        self.nothing_left_in(&self.namespace, id)
+    }
+
+    /// The same, for another of containerd's namespaces.
+    pub(crate) fn nothing_left_in(&self, namespace: &str, id: &str) -> Result<()> {
+        eventually(&format!("nothing is left of {id}"), || self.traces_in(namespace, id).is_ok_and(|t| t.is_empty()))
+            .with_context(|| format!("{:#?}", self.traces_in(namespace, id).unwrap_or_default()))
     }
 
     /// Everything on the machine that belongs to a container: what must be empty when it is gone.
@@ -407,8 +501,13 @@ impl Containerd {
     /// # Errors
     /// `/proc` or `/sys` cannot be read.
     pub fn traces(&self, id: &str) -> Result<Vec<String>> {
+        self.traces_in(&self.namespace, id)
+    }
+
+    fn traces_in(&self, namespace: &str, id: &str) -> Result<Vec<String>> {
         let mut traces = Vec::new();
-        for folder in [self.bundle(id), Path::new("/run/hardened").join(&self.namespace).join(id)] {
+        let bundle = self.home.join("state/io.containerd.runtime.v2.task").join(namespace).join(id);
+        for folder in [bundle, Path::new("/run/hardened").join(namespace).join(id)] {
             if folder.exists() {
                 traces.push(folder.display().to_string());
             }

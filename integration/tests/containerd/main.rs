@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use hardened_integration::cri::Cri;
 use hardened_integration::{Containerd, Generation};
 use libtest_mimic::{Arguments, Trial};
 
 mod adversity;
 mod churn;
+mod pods;
 mod policy;
 mod programs;
 mod recovery;
@@ -20,6 +22,9 @@ mod task;
 /// A named claim, tested against one containerd.
 type Test = (&'static str, fn(&Containerd) -> Result<()>);
 
+/// A named claim, tested against one containerd's CRI.
+type PodTest = (&'static str, fn(&Cri) -> Result<()>);
+
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub(crate) const TESTS: &[crate::Test] = &[$((stringify!($name), $name)),*];
@@ -27,12 +32,20 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
+macro_rules! pod_tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[crate::PodTest] = &[$((stringify!($name), $name)),*];
+    };
+}
+pub(crate) use pod_tests;
+
 fn main() {
     let arguments = Arguments::from_args();
-    let daemons: Vec<Arc<Containerd>> = if arguments.list {
+    let all = |generation| Ok((Arc::new(Containerd::start(generation)?), Arc::new(Cri::start(generation)?)));
+    let daemons: Vec<(Arc<Containerd>, Arc<Cri>)> = if arguments.list {
         Vec::new()
     } else {
-        let started: Result<Vec<_>> = Generation::ALL.into_iter().map(|g| Containerd::start(g).map(Arc::new)).collect();
+        let started: Result<Vec<_>> = Generation::ALL.into_iter().map(all).collect();
         match started {
             Ok(daemons) => daemons,
             Err(error) => {
@@ -61,12 +74,21 @@ fn main() {
                 continue;
             }
             for (name, test) in tests {
-                let daemon = daemons.get(at).cloned();
+                let daemon = daemons.get(at).map(|(daemon, _)| Arc::clone(daemon));
                 trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || match daemon {
                     Some(daemon) => test(&daemon).map_err(|e| format!("{e:#}").into()),
                     None => Ok(()),
                 }));
             }
+        }
+    }
+    for (at, generation) in Generation::ALL.into_iter().enumerate() {
+        for (name, test) in pods::TESTS {
+            let cri = daemons.get(at).map(|(_, cri)| Arc::clone(cri));
+            trials.push(Trial::test(format!("{}::pods::{name}", generation.name()), move || match cri {
+                Some(cri) => test(&cri).map_err(|e| format!("{e:#}").into()),
+                None => Ok(()),
+            }));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);

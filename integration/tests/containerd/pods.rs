@@ -1,0 +1,639 @@
+//! Pods, as the kubelet makes them through containerd's CRI.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::cri::{Cri, Pod, container_config, security};
+use hardened_integration::{Generation, eventually};
+use k8s_cri::v1 as cri;
+
+crate::pod_tests!(
+    a_pod_lives_and_leaves_nothing,
+    probes_and_hooks_run_in_the_sandbox,
+    a_crash_an_exit_and_a_signal_are_reported,
+    an_oom_kill_is_reported,
+    resources_are_updated_in_place,
+    stats_are_reported,
+    privileged_is_refused_in_the_pods_words,
+    what_a_pod_may_not_have_of_the_host_is_refused,
+    a_rule_of_the_policy_lets_a_namespace_have_more,
+    paths_of_the_host_are_judged,
+    volumes_of_the_kubelet_work,
+    mounts_do_not_propagate_out,
+    identity_is_the_pods,
+    allow_privilege_escalation_is_tightened,
+    a_read_only_root_and_added_capabilities,
+    seccomp_profiles_narrow_and_never_widen,
+    labels_that_the_node_lacks_are_refused,
+    sysctls_safe_and_unsafe,
+    processes_are_shared_where_the_pod_says_so,
+    a_debug_container_joins_a_running_pod,
+    annotations_of_a_pod_reach_every_container,
+    user_namespaces_are_refused_clearly,
+    output_to_dev_stdout_is_logged,
+    a_container_is_restarted_after_its_end,
+    pods_survive_a_restart_of_containerd,
+    fifty_pods_come_and_go,
+);
+
+/// Runs a shell in a container of its own pod, to its end; its exit code and log.
+fn run_in(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<(i32, String)> {
+    let name = config.metadata.clone().unwrap_or_default().name;
+    let id = pod.run(config)?;
+    let status = pod.wait(&id)?;
+    Ok((status.exit_code, pod.log(&name)?))
+}
+
+fn shell(name: &str, program: &str) -> cri::ContainerConfig {
+    container_config(name, &["sh", "-c", program])
+}
+
+/// The answer to a container that must not start.
+fn refused(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<String> {
+    let id = pod.create(config)?;
+    let error = pod.start(&id).err().context("it was started")?;
+    Ok(format!("{error:#}"))
+}
+
+fn contains(text: &str, words: &[&str]) -> Result<()> {
+    words.iter().try_for_each(|word| {
+        ensure!(text.contains(word), "{word:?} is not in: {text}");
+        Ok(())
+    })
+}
+
+fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
+    cri::Mount {
+        container_path: at.to_owned(),
+        host_path: host.display().to_string(),
+        readonly,
+        ..cri::Mount::default()
+    }
+}
+
+/// A folder that the kubelet would keep for this pod.
+fn kubelet(c: &Cri, pod: &Pod<'_>, what: &str) -> Result<PathBuf> {
+    let uid = &pod.config().metadata.as_ref().context("metadata")?.uid;
+    let folder = c.containerd().home().join("kubelet/pods").join(uid).join(what);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn a_pod_lives_and_leaves_nothing(c: &Cri) -> Result<()> {
+    let pod = c.pod("whole")?;
+    let init = pod.run(shell("init", "echo prepared; exit 0"))?;
+    ensure!(pod.wait(&init)?.exit_code == 0);
+    ensure!(pod.log("init")? == "prepared", "{}", pod.log("init")?);
+    let app = pod.run(shell("app", "echo serving; exec sleep 1000"))?;
+    let sidecar = pod.run(container_config("sidecar", &["sleep", "1000"]))?;
+    for container in [&app, &sidecar] {
+        ensure!(pod.status(container)?.state == i32::from(cri::ContainerState::ContainerRunning));
+    }
+    let probe =
+        pod.exec(&app, &["sh", "-c", "grep -E '^(Seccomp:|NoNewPrivs)' /proc/self/status; ip -4 addr show eth0"])?;
+    let text = String::from_utf8_lossy(&probe.stdout);
+    ensure!(probe.exit_code == 0 && text.contains("Seccomp:\t2") && text.contains("10.88."), "{text}");
+    pod.remove()
+}
+
+fn probes_and_hooks_run_in_the_sandbox(c: &Cri) -> Result<()> {
+    let pod = c.pod("probes")?;
+    let app =
+        pod.run(shell("app", "trap 'echo stopping; exit 3' TERM; touch /tmp/ready; while :; do sleep 0.1; done"))?;
+    // postStart and readiness; a probe that fails; one that takes too long.
+    eventually("it is ready", || pod.exec(&app, &["cat", "/tmp/ready"]).is_ok_and(|o| o.exit_code == 0))?;
+    ensure!(pod.exec(&app, &["sh", "-c", "exit 7"])?.exit_code == 7);
+    let out = pod.exec(&app, &["hardened-probe", "ptrace own child", "mount tmpfs", "unshare CLONE_NEWUSER"])?;
+    ensure!(String::from_utf8_lossy(&out.stdout).matches("\"denied\"").count() == 3, "{out:?}");
+    let request =
+        cri::ExecSyncRequest { container_id: app.clone(), cmd: vec!["sleep".into(), "60".into()], timeout: 1 };
+    let late = c.call(|mut client| async move { client.exec_sync(request).await });
+    ensure!(late.err().is_some_and(|e| format!("{e:#}").contains("DeadlineExceeded")));
+    // preStop, then the signal of termination.
+    ensure!(pod.exec(&app, &["sh", "-c", "kill -0 1"])?.exit_code == 0);
+    pod.stop(&app, 10)?;
+    ensure!(pod.status(&app)?.exit_code == 3 && pod.log("app")?.ends_with("stopping"), "{:?}", pod.status(&app)?);
+    pod.remove()
+}
+
+fn a_crash_an_exit_and_a_signal_are_reported(c: &Cri) -> Result<()> {
+    let pod = c.pod("ends")?;
+    for (name, program, code, reason) in [
+        ("done", "exit 0", 0, "Completed"),
+        ("failed", "exit 9", 9, "Error"),
+        ("killed", "kill -ABRT $$; sleep 9", 134, "Error"),
+    ] {
+        let program = if name == "killed" { "sh -c 'kill -ABRT $$'; exit $?" } else { program };
+        let id = pod.run(shell(name, program))?;
+        let status = pod.wait(&id)?;
+        ensure!(status.exit_code == code && status.reason == reason, "{name}: {status:?}");
+    }
+    let id = pod.create(container_config("none", &["/no/such/program"]))?;
+    let error = format!("{:#}", pod.start(&id).err().context("it was started")?);
+    contains(&error, &["\"/no/such/program\" does not exist in the container"])?;
+    pod.remove()
+}
+
+fn an_oom_kill_is_reported(c: &Cri) -> Result<()> {
+    let pod = c.pod("oom")?;
+    let mut config = shell("eats", "x=$(head -c 80000000 /dev/zero | tr '\\0' x)");
+    let resources = cri::LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() };
+    config.linux.get_or_insert_default().resources = Some(resources);
+    let id = pod.run(config)?;
+    pod.wait(&id)?;
+    eventually("its reason is OOMKilled", || pod.status(&id).is_ok_and(|s| s.reason == "OOMKilled"))?;
+    pod.remove()
+}
+
+fn resources_are_updated_in_place(c: &Cri) -> Result<()> {
+    let pod = c.pod("resize")?;
+    let app = pod.run(container_config("app", &["sleep", "1000"]))?;
+    let linux = cri::LinuxContainerResources { memory_limit_in_bytes: 48 << 20, cpu_shares: 512, ..Default::default() };
+    let request = cri::UpdateContainerResourcesRequest {
+        container_id: app.clone(),
+        linux: Some(linux),
+        ..cri::UpdateContainerResourcesRequest::default()
+    };
+    c.call(|mut client| async move { client.update_container_resources(request).await })?;
+    let read = |controller: &str, file: &str| {
+        let folder = Path::new("/sys/fs/cgroup").join(controller).join(c.containerd().namespace()).join(&app);
+        fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
+    };
+    let limit = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        read("", "memory.max")
+    } else {
+        read("memory", "memory.limit_in_bytes")
+    };
+    ensure!(limit == (48 << 20).to_string(), "{limit}");
+    pod.remove()
+}
+
+fn stats_are_reported(c: &Cri) -> Result<()> {
+    let pod = c.pod("stats")?;
+    let app = pod.run(shell("app", "while :; do :; done"))?;
+    eventually("it has used CPU and memory", || {
+        let request = cri::ContainerStatsRequest { container_id: app.clone() };
+        let stats = c.call(|mut client| async move { client.container_stats(request).await });
+        let Ok(Some(stats)) = stats.map(|s| s.stats) else { return false };
+        let cpu = stats.cpu.and_then(|c| c.usage_core_nano_seconds).map_or(0, |v| v.value);
+        let memory = stats.memory.and_then(|m| m.working_set_bytes).map_or(0, |v| v.value);
+        cpu > 0 && memory > 0
+    })?;
+    pod.remove()
+}
+
+fn privileged_is_refused_in_the_pods_words(c: &Cri) -> Result<()> {
+    let mut config = c.pod_config("privileged");
+    config.linux.get_or_insert_default().security_context.get_or_insert_default().privileged = true;
+    let pod = c.run_pod(config)?;
+    let mut config = container_config("web", &["true"]);
+    let context = security(&mut config);
+    context.privileged = true;
+    context.masked_paths.clear();
+    context.readonly_paths.clear();
+    contains(
+        &refused(&pod, config)?,
+        &[
+            "refused by profile baseline (built in)",
+            "(1) spec.containers[web].securityContext.privileged: the container is privileged -> set privileged: false",
+            "spec.containers[web].securityContext.capabilities.add: added:",
+        ],
+    )?;
+    // Without privileged, and yet unmasked.
+    let mut config = container_config("unmasked", &["true"]);
+    security(&mut config).masked_paths.clear();
+    contains(
+        &refused(&pod, config)?,
+        &["spec.containers[unmasked].securityContext.procMount: no path of /proc is masked"],
+    )?;
+    // The rest of the pod runs.
+    ensure!(run_in(&pod, shell("plain", "echo fine"))? == (0, "fine".to_owned()));
+    pod.remove()
+}
+
+fn host(config: &mut cri::PodSandboxConfig, change: impl Fn(&mut cri::NamespaceOption)) {
+    let linux = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+    change(linux.namespace_options.get_or_insert_default());
+}
+
+type Change = fn(&mut cri::NamespaceOption);
+
+const HOST: [(&str, Change); 3] = [
+    ("spec.hostNetwork: the container would share the host's network", |n| n.network = cri::NamespaceMode::Node.into()),
+    ("spec.hostPID: the container would share the host's pid", |n| n.pid = cri::NamespaceMode::Node.into()),
+    ("spec.hostIPC: the container would share the host's ipc", |n| n.ipc = cri::NamespaceMode::Node.into()),
+];
+
+fn what_a_pod_may_not_have_of_the_host_is_refused(c: &Cri) -> Result<()> {
+    for (words, change) in HOST {
+        let mut config = c.pod_config("host");
+        host(&mut config, change);
+        let error = c.run_pod(config).err().with_context(|| format!("started, and not: {words}"))?;
+        contains(&format!("{error:#}"), &[words])?;
+    }
+    Ok(())
+}
+
+/// Of another namespace than the tests that run beside it, under the one policy that they share.
+fn a_rule_of_the_policy_lets_a_namespace_have_more(c: &Cri) -> Result<()> {
+    c.set_policy(
+        r#"
+        [profile.host-access.host]
+        namespaces = ["network", "pid", "ipc"]
+        paths = { "/etc/hostname" = "read-only" }
+        [[rule]]
+        namespace = "system"
+        image = "docker.io/hardened/*"
+        profile = "host-access"
+        [[rule]]
+        namespace = "pinned"
+        digest = "sha256:*"
+        privileged = "allow"
+        "#,
+    )?;
+    let of = |namespace: &str| {
+        let mut config = c.pod_config("system");
+        config.metadata.get_or_insert_default().namespace = namespace.to_owned();
+        config
+    };
+    for (_, change) in HOST {
+        let mut config = of("system");
+        host(&mut config, change);
+        // The kubelet gives none to a pod on the host's network.
+        config.hostname.clear();
+        let pod = c.run_pod(config.clone())?;
+        let mut inner = shell("web", "echo inside");
+        change(security(&mut inner).namespace_options.get_or_insert_default());
+        inner.mounts = vec![volume(Path::new("/etc/hostname"), "/srv/name", true)];
+        ensure!(run_in(&pod, inner)? == (0, "inside".to_owned()));
+        pod.remove()?;
+    }
+    // A tag can be moved, so the rule by digest does not take it.
+    let privileged = |name: &str, image: &str| {
+        let mut config = shell(name, "mkdir /m && mount -t tmpfs x /m && echo mounted");
+        // containerd 2 tells us what the pod's author wrote, and the kubelet has pulled just that;
+        // 1.7 tells the name by which it found the image.
+        let spec = config.image.get_or_insert_default();
+        spec.image = image.to_owned();
+        spec.user_specified_image = image.to_owned();
+        let context = security(&mut config);
+        context.privileged = true;
+        context.seccomp = None;
+        context.masked_paths.clear();
+        context.readonly_paths.clear();
+        config
+    };
+    let mut config = of("pinned");
+    config.linux.get_or_insert_default().security_context.get_or_insert_default().privileged = true;
+    let pod = c.run_pod(config)?;
+    contains(&refused(&pod, privileged("tag", hardened_integration::IMAGE))?, &["securityContext.privileged"])?;
+    let pinned = format!("docker.io/hardened/test@{}", c.containerd().digest(hardened_integration::IMAGE)?);
+    c.containerd().ctr(&["-n", "k8s.io", "images", "tag", hardened_integration::IMAGE, &pinned])?.ok()?;
+    eventually("the CRI knows the image by its digest", || pod.create(privileged("known", &pinned)).is_ok())?;
+    if c.containerd().generation() == Generation::Two {
+        ensure!(run_in(&pod, privileged("pinned", &pinned))? == (0, "mounted".to_owned()));
+    } else {
+        // containerd 1.7 names an image by a tag where it has one: no digest, no privilege.
+        contains(&refused(&pod, privileged("pinned", &pinned))?, &["securityContext.privileged"])?;
+    }
+    pod.remove()
+}
+
+fn paths_of_the_host_are_judged(c: &Cri) -> Result<()> {
+    let pod = c.pod("paths")?;
+    let home = c.containerd().home();
+    let other_pod = home.join("kubelet/pods/uid-of-another/volumes");
+    fs::create_dir_all(&other_pod)?;
+    let link = home.join(c.containerd().id("link"));
+    std::os::unix::fs::symlink("/etc", &link)?;
+    for (n, path) in [
+        "/",
+        "/etc",
+        "/etc/shadow",
+        "/proc",
+        "/sys",
+        "/dev",
+        "/var",
+        "/var/run",
+        "/run/containerd",
+        "/var/lib/kubelet",
+        "/usr",
+        "/root",
+    ]
+    .into_iter()
+    .map(Path::new)
+    .chain([link.as_path()])
+    .enumerate()
+    .filter(|(_, path)| path.exists())
+    {
+        let name = format!("c{n}");
+        let mut config = container_config(&name, &["true"]);
+        config.mounts = vec![volume(path, "/host", true)];
+        // containerd follows links before we see them.
+        let words = format!("spec.containers[{name}].volumeMounts[/host]: {}", fs::canonicalize(path)?.display());
+        contains(&refused(&pod, config)?, &[&words, "of the host is mounted"])?;
+    }
+    // A folder of nobody's is the pod's to have.
+    let data = home.join(c.containerd().id("data"));
+    fs::create_dir_all(&data)?;
+    let mut config = shell("data", "echo x > /data/x");
+    config.mounts = vec![volume(&data, "/data", false)];
+    ensure!(run_in(&pod, config)?.0 == 0 && data.join("x").exists());
+    pod.remove()
+}
+
+fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
+    let pod = c.pod("volumes")?;
+    let disk = kubelet(c, &pod, "volumes/kubernetes.io~empty-dir/disk")?;
+    let secret = kubelet(c, &pod, "volumes/kubernetes.io~projected/token")?;
+    let subpath = kubelet(c, &pod, "volume-subpaths/conf/app/0")?;
+    let termination = kubelet(c, &pod, "containers/app")?.join("7e57");
+    fs::write(&termination, "")?;
+    // The kubelet's atomic writer: ..data leads to a folder of this version.
+    let version = |name: &str, token: &str| -> Result<()> {
+        fs::create_dir_all(secret.join(name))?;
+        fs::write(secret.join(name).join("token"), token)?;
+        std::os::unix::fs::symlink(name, secret.join("..data_tmp"))?;
+        fs::rename(secret.join("..data_tmp"), secret.join("..data"))?;
+        Ok(())
+    };
+    version("..1", "first")?;
+    std::os::unix::fs::symlink("..data/token", secret.join("token"))?;
+    fs::write(subpath.join("app.conf"), "setting")?;
+    let mut config = shell(
+        "app",
+        "cat /secret/token /conf/app.conf; echo; ! touch /secret/x; ! touch /conf/x; echo kept > /cache/file; \
+         echo last words > /dev/termination-log; while ! grep -q second /secret/token; do sleep 0.1; done; echo swapped",
+    );
+    config.mounts = vec![
+        volume(&disk, "/cache", false),
+        volume(&secret, "/secret", true),
+        cri::Mount { recursive_read_only: false, ..volume(&subpath, "/conf", true) },
+        volume(&termination, "/dev/termination-log", false),
+    ];
+    let id = pod.run(config)?;
+    eventually("it has read the first token", || pod.log("app").is_ok_and(|log| log.contains("firstsetting")))?;
+    version("..2", "second")?;
+    ensure!(pod.wait(&id)?.exit_code == 0, "{}", pod.log("app")?);
+    ensure!(pod.log("app")?.ends_with("swapped"), "{}", pod.log("app")?);
+    ensure!(fs::read_to_string(&termination)? == "last words\n");
+    ensure!(fs::read_to_string(disk.join("file"))? == "kept\n");
+    pod.remove()
+}
+
+fn mounts_do_not_propagate_out(c: &Cri) -> Result<()> {
+    let pod = c.pod("propagation")?;
+    let data = kubelet(c, &pod, "volumes/data")?;
+    let mut config = container_config("web", &["true"]);
+    let mount = cri::Mount {
+        propagation: cri::MountPropagation::PropagationBidirectional.into(),
+        ..volume(&data, "/data", false)
+    };
+    config.mounts = vec![mount];
+    let error = match pod.create(config) {
+        Ok(id) => pod.start(&id).err().context("it was started")?,
+        // containerd itself wants the source to be a shared mount.
+        Err(error) => error,
+    };
+    let error = format!("{error:#}");
+    ensure!(error.contains("mounts would propagate to the host") || error.contains("not a shared mount"), "{error}");
+    pod.remove()
+}
+
+fn identity_is_the_pods(c: &Cri) -> Result<()> {
+    let pod = c.pod("identity")?;
+    let mut config = shell("app", "id -u; id -g; id -G; touch /tmp/x && stat -c %u:%g /tmp/x; env | grep ^HOME");
+    let context = security(&mut config);
+    context.run_as_user = Some(cri::Int64Value { value: 1000 });
+    context.run_as_group = Some(cri::Int64Value { value: 3000 });
+    context.supplemental_groups = vec![2000, 4000];
+    let (code, log) = run_in(&pod, config)?;
+    ensure!(code == 0 && log.starts_with("1000\n3000\n3000 "), "{log}");
+    contains(&log, &["2000", "4000", "1000:3000", "HOME=/home/user"])?;
+    pod.remove()
+}
+
+fn allow_privilege_escalation_is_tightened(c: &Cri) -> Result<()> {
+    let pod = c.pod("escalation")?;
+    let mut config = shell("app", "grep NoNewPrivs /proc/self/status");
+    security(&mut config).no_new_privs = false;
+    ensure!(run_in(&pod, config)? == (0, "NoNewPrivs:\t1".to_owned()));
+    pod.remove()
+}
+
+fn a_read_only_root_and_added_capabilities(c: &Cri) -> Result<()> {
+    let pod = c.pod("context")?;
+    let mut config = shell("root", "! touch /etc/x && ! touch /tmp/x && echo sealed");
+    security(&mut config).readonly_rootfs = true;
+    ensure!(run_in(&pod, config)?.0 == 0);
+    let mut config = shell("drop", "grep CapBnd /proc/self/status");
+    let drop = cri::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() };
+    security(&mut config).capabilities = Some(drop);
+    ensure!(run_in(&pod, config)?.1.ends_with("0000000000000000"));
+    let mut config = container_config("add", &["true"]);
+    let add = cri::Capability { add_capabilities: vec!["NET_ADMIN".into(), "SYS_TIME".into()], ..Default::default() };
+    security(&mut config).capabilities = Some(add);
+    let words = "spec.containers[add].securityContext.capabilities.add: added: NET_ADMIN, SYS_TIME, which the profile does not give";
+    contains(&refused(&pod, config)?, &[words])?;
+    pod.remove()
+}
+
+fn seccomp_profiles_narrow_and_never_widen(c: &Cri) -> Result<()> {
+    let pod = c.pod("seccomp")?;
+    let local = c.containerd().home().join(c.containerd().id("local.json"));
+    let profile = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]});
+    fs::write(&local, profile.to_string())?;
+    let kinds = cri::security_profile::ProfileType::Localhost;
+    for (name, kind, localhost, may_make) in [
+        ("default", cri::security_profile::ProfileType::RuntimeDefault, String::new(), true),
+        ("unconfined", cri::security_profile::ProfileType::Unconfined, String::new(), true),
+        ("localhost", kinds, format!("localhost/{}", local.display()), false),
+    ] {
+        let mut config =
+            shell(name, "mkdir /tmp/x; hardened-probe 'unshare CLONE_NEWUSER' 'mount tmpfs' io_uring_setup");
+        let localhost = localhost.strip_prefix("localhost/").map(str::to_owned).unwrap_or_default();
+        security(&mut config).seccomp =
+            Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: localhost });
+        let (_, log) = run_in(&pod, config)?;
+        ensure!(log.matches("\"denied\"").count() == 3, "{name}: {log}");
+        ensure!(log.contains("can't create directory") != may_make, "{name}: {log}");
+    }
+    pod.remove()
+}
+
+fn labels_that_the_node_lacks_are_refused(c: &Cri) -> Result<()> {
+    let pod = c.pod("labels")?;
+    let mut config = container_config("web", &["true"]);
+    security(&mut config).selinux_options = Some(cri::SeLinuxOption {
+        user: "system_u".into(),
+        role: "system_r".into(),
+        r#type: "spc_t".into(),
+        level: "s0".into(),
+    });
+    let id = pod.create(config);
+    // With SELinux switched off, containerd drops the label before we see it.
+    if let Ok(id) = id {
+        pod.start(&id)?;
+    }
+    pod.remove()
+}
+
+fn sysctls_safe_and_unsafe(c: &Cri) -> Result<()> {
+    let with = |key: &str, value: &str| {
+        let mut config = c.pod_config("sysctl");
+        config.linux.get_or_insert_default().sysctls = [(key.to_owned(), value.to_owned())].into();
+        config
+    };
+    let pod = c.run_pod(with("net.ipv4.ip_unprivileged_port_start", "80"))?;
+    let (_, log) = run_in(&pod, shell("app", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"))?;
+    ensure!(log == "80", "{log}");
+    pod.remove()?;
+    let error = c.run_pod(with("kernel.msgmax", "8192")).err().context("it was started")?;
+    contains(&format!("{error:#}"), &["spec.securityContext.sysctls[kernel.msgmax]: is not one of the sysctls"])
+}
+
+fn processes_are_shared_where_the_pod_says_so(c: &Cri) -> Result<()> {
+    let mut config = c.pod_config("shared");
+    host(&mut config, |n| n.pid = cri::NamespaceMode::Pod.into());
+    let pod = c.run_pod(config)?;
+    let share = |mut config: cri::ContainerConfig| {
+        security(&mut config).namespace_options.get_or_insert_default().pid = cri::NamespaceMode::Pod.into();
+        config
+    };
+    let app = pod.run(share(container_config("app", &["sleep", "4711"])))?;
+    let (code, log) = run_in(&pod, share(shell("look", "ps -o args; ! cat /proc/1/environ; ! ls /proc/1/root/")))?;
+    ensure!(code == 0, "{log}");
+    contains(&log, &["sleep 4711", "sleep 1000000000"])?;
+    // Its end is its own, and takes all of it along, though the pid namespace stays.
+    let orphans = pod.run(share(shell("orphans", "sleep 815 & sleep 816 & exec sleep 0.3")))?;
+    pod.wait(&orphans)?;
+    let out = pod.exec(&app, &["ps", "-o", "args"])?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    ensure!(!text.contains("sleep 815") && !text.contains("sleep 816"), "{text}");
+    pod.remove()
+}
+
+fn a_debug_container_joins_a_running_pod(c: &Cri) -> Result<()> {
+    let pod = c.pod("debug")?;
+    let app = pod.run(container_config("app", &["sleep", "4711"]))?;
+    let mut config = shell("debugger", "ps -o args; hardened-probe 'ptrace own child'");
+    let namespaces = security(&mut config).namespace_options.get_or_insert_default();
+    namespaces.pid = cri::NamespaceMode::Target.into();
+    namespaces.target_id.clone_from(&app);
+    let (_, log) = run_in(&pod, config)?;
+    contains(&log, &["sleep 4711", "\"denied\""])?;
+    pod.remove()
+}
+
+fn annotations_of_a_pod_reach_every_container(c: &Cri) -> Result<()> {
+    let annotated = |key: &str, value: &str| {
+        let mut config = c.pod_config("annotated");
+        config.annotations = [(format!("io.containerd.hardened.v1/{key}"), value.to_owned())].into();
+        config
+    };
+    let pod = c.run_pod(annotated("profile", "restricted"))?;
+    let (_, log) =
+        run_in(&pod, shell("app", "grep CapBnd /proc/self/status; cp /bin/busybox /tmp/echo; /tmp/echo ran"))?;
+    ensure!(log.contains("0000000000000400") && !log.ends_with("ran"), "{log}");
+    pod.remove()?;
+    for (key, value, words) in [
+        ("profile", "loose", "metadata.annotations[io.containerd.hardened.v1/profile]: there is no profile \"loose\""),
+        ("privileged", "true", "metadata.annotations[io.containerd.hardened.v1/privileged]: is not an annotation"),
+    ] {
+        let error = c.run_pod(annotated(key, value)).err().context("it was started")?;
+        contains(&format!("{error:#}"), &[words])?;
+    }
+    let pod = c.run_pod(annotated("exec", "refuse"))?;
+    let app = pod.run(container_config("app", &["sleep", "1000"]))?;
+    let error = pod.exec(&app, &["true"]).err().context("it was executed")?;
+    contains(&format!("{error:#}"), &["the profile refuses every exec in this container"])?;
+    pod.remove()
+}
+
+fn user_namespaces_are_refused_clearly(c: &Cri) -> Result<()> {
+    let mut config = c.pod_config("userns");
+    let map = |host_id| vec![cri::IdMapping { host_id, container_id: 0, length: 65536 }];
+    host(&mut config, |n| {
+        n.userns_options =
+            Some(cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: map(200_000), gids: map(200_000) });
+    });
+    let error = c.run_pod(config).err().context("it was started")?;
+    let error = format!("{error:#}");
+    ensure!(error.contains("hostUsers") || error.to_lowercase().contains("user namespace"), "{error}");
+    Ok(())
+}
+
+fn output_to_dev_stdout_is_logged(c: &Cri) -> Result<()> {
+    let pod = c.pod("stdout")?;
+    let mut config = shell(
+        "app",
+        "echo one > /dev/stdout; echo two > /dev/stderr; ln -s /dev/stdout /tmp/log; echo three > /tmp/log",
+    );
+    security(&mut config).run_as_user = Some(cri::Int64Value { value: 1000 });
+    let (code, log) = run_in(&pod, config)?;
+    ensure!(code == 0, "{log}");
+    contains(&log, &["one", "two", "three"])?;
+    pod.remove()
+}
+
+fn a_container_is_restarted_after_its_end(c: &Cri) -> Result<()> {
+    let pod = c.pod("restart")?;
+    for attempt in 0..3 {
+        let mut config = shell("app", "exit 5");
+        config.metadata.get_or_insert_default().attempt = attempt;
+        let id = pod.run(config)?;
+        ensure!(pod.wait(&id)?.exit_code == 5);
+        let request = cri::RemoveContainerRequest { container_id: id };
+        c.call(|mut client| async move { client.remove_container(request).await })?;
+    }
+    pod.remove()
+}
+
+fn pods_survive_a_restart_of_containerd(c: &Cri) -> Result<()> {
+    // The daemon that the other tests use is left alone.
+    let c = Cri::start_beside(c)?;
+    let pod = c.pod("survivor")?;
+    let app = pod.run(container_config("app", &["sleep", "1000"]))?;
+    c.containerd().shut_down()?;
+    c.containerd().boot()?;
+    eventually("the pod is listed again", || {
+        let request = cri::ListPodSandboxRequest::default();
+        c.call(|mut client| async move { client.list_pod_sandbox(request).await })
+            .is_ok_and(|list| list.items.iter().any(|p| p.id == pod.id()))
+    })?;
+    ensure!(pod.status(&app)?.state == i32::from(cri::ContainerState::ContainerRunning));
+    ensure!(pod.exec(&app, &["echo", "back"])?.stdout == b"back\n");
+    // A shim that is killed takes its pod along, and nothing is left of it.
+    let shims = c.containerd().shims()?;
+    let shim = shims.iter().find(|(_, line)| line.contains(pod.id())).map(|(pid, _)| *pid).context("no shim")?;
+    // SAFETY: takes numbers only; the pid is of this pod's shim.
+    unsafe { libc::kill(shim, libc::SIGKILL) };
+    let exited = i32::from(cri::ContainerState::ContainerExited);
+    eventually("the container is seen to end", || pod.status(&app).is_ok_and(|s| s.state == exited))?;
+    pod.remove()
+}
+
+fn fifty_pods_come_and_go(c: &Cri) -> Result<()> {
+    let queue = std::sync::atomic::AtomicU32::new(0);
+    let workers: Vec<Result<()>> = std::thread::scope(|scope| {
+        let work = || -> Result<()> {
+            while queue.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 50 {
+                let pod = c.pod("churn")?;
+                let containers: Result<Vec<_>> = ["a", "b", "c"]
+                    .into_iter()
+                    .map(|name| pod.run(container_config(name, &["sleep", "1000"])))
+                    .collect();
+                for container in containers? {
+                    ensure!(pod.exec(&container, &["true"])?.exit_code == 0);
+                }
+                pod.remove()?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")))).collect()
+    });
+    workers.into_iter().collect()
+}

@@ -78,8 +78,7 @@ impl Violation {
     }
 
     /// The field, in the words of whoever asked: Kubernetes' for a pod, the OCI spec's else.
-    #[must_use]
-    pub fn field_for(&self, identity: &Identity) -> String {
+    fn field_for(&self, identity: &Identity) -> String {
         let is_pod = identity.pod.is_some();
         match (&self.pod_field, &identity.container) {
             (Some(PodField::Metadata(field)), _) if is_pod => format!("metadata.{field}"),
@@ -114,6 +113,12 @@ impl Refusal {
         &self.by
     }
 
+    /// The field of a violation, in the words of whoever asked.
+    #[must_use]
+    pub fn field_of(&self, violation: &Violation) -> String {
+        violation.field_for(&self.identity)
+    }
+
     /// The kind of the whole: `Invalid` before `Unsupported` before `Policy`, since a request that
     /// makes no sense cannot be judged.
     #[must_use]
@@ -128,7 +133,7 @@ impl fmt::Display for Refusal {
         write!(f, "hardened: refused by {}:", self.by)?;
         for (i, v) in self.violations.iter().enumerate() {
             let separator = if self.violations.len() > 1 { format!(" ({})", i + 1) } else { String::new() };
-            write!(f, "{separator} {}: {} -> {}.", v.field_for(&self.identity), v.problem, v.advice)?;
+            write!(f, "{separator} {}: {} -> {}.", self.field_of(v), v.problem, v.advice)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::events::Publisher;
 use crate::launcher::Program;
 use crate::reaper::Reaper;
 use crate::service::{Service, Shim};
-use crate::{host, logging, sys};
+use crate::{logging, sys};
 
 /// One name for containerd 1.x, one for 2.x; the messages are the same.
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -42,8 +42,13 @@ fn serve(flags: &Flags) -> Result<()> {
     runtime.block_on(async {
         let address = std::env::var("TTRPC_ADDRESS").context("TTRPC_ADDRESS")?;
         let (publisher, forwarded) = Publisher::start(address, flags.namespace.clone());
-        let shim =
-            Arc::new(Shim::new(flags.namespace.clone(), host::probe(), Program::open()?, Reaper::start()?, publisher));
+        let shim = Arc::new(Shim::new(
+            flags.namespace.clone(),
+            hardened_sandbox::probe(),
+            Program::open()?,
+            Reaper::start()?,
+            publisher,
+        ));
         let mut server = Server::new()
             .add_listener(Listener::try_from(listener).context("listen")?)
             .register_service(services(&shim));

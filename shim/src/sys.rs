@@ -11,21 +11,6 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Landlock's ABI: landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`; 0 without.
-pub(crate) fn landlock_abi() -> u32 {
-    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
-    // SAFETY: with this flag the call takes a null pointer and a size of 0, and returns a number.
-    let abi = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            0 as libc::c_long,
-            0 as libc::c_long,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    };
-    u32::try_from(abi).unwrap_or(0)
-}
-
 /// Becomes the parent of orphans below: `PR_SET_CHILD_SUBREAPER`.
 pub(crate) fn set_subreaper() -> io::Result<()> {
     // SAFETY: takes numbers only.

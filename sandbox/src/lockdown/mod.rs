@@ -16,7 +16,7 @@ mod home;
 mod label;
 mod masks;
 mod program;
-mod sys;
+pub(crate) mod sys;
 
 use std::fmt;
 

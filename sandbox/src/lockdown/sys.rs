@@ -107,6 +107,21 @@ pub(super) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<Fi
     Ok(unsafe { File::from_raw_fd(file as i32) })
 }
 
+/// Landlock's ABI: landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`; 0 without.
+pub(crate) fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
+    // SAFETY: with this flag the call takes a null pointer and a size of 0, and returns a number.
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            0 as libc::c_long,
+            0 as libc::c_long,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(abi).unwrap_or(0)
+}
+
 /// Ends the process at once, without running destructors or exit handlers: the filter may forbid
 /// whatever they do.
 pub fn exit(status: i32) -> ! {

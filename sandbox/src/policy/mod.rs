@@ -276,13 +276,20 @@ impl Policy {
         self.profiles.values()
     }
 
+    /// Name of the profile of every container that no rule names.
+    #[must_use]
+    pub fn default_profile(&self) -> &str {
+        &self.default
+    }
+
     /// The rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// The node's profile for a container: that of the first rule that matches.
+    /// The node's profile for a container: that of the first rule that matches. `privileged` tells
+    /// whether the container asks to be.
     #[must_use]
     pub fn choose(&self, identity: &Identity, privileged: bool) -> Choice<'_> {
         let rule = self.rules.iter().find(|rule| rule.matches(identity, privileged));

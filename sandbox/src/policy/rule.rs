@@ -1,5 +1,7 @@
 //! Rules: which workload gets which profile.
 
+use std::fmt;
+
 use super::error::{Place, PolicyError};
 use super::file::RuleTable;
 use super::pattern::Patterns;
@@ -90,6 +92,28 @@ impl Rule {
     pub(super) fn may_match_pod(&self, identity: &Identity) -> bool {
         holds(&self.selector.namespace, identity.namespace.as_deref())
             && holds(&self.selector.pod, identity.pod.as_deref())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.selector;
+        let selectors = [
+            ("namespace", &s.namespace),
+            ("image", &s.image),
+            ("digest", &s.digest),
+            ("pod", &s.pod),
+            ("container", &s.container),
+        ];
+        for (name, patterns) in selectors {
+            if let Some(patterns) = patterns {
+                write!(f, "{name} {patterns}, ")?;
+            }
+        }
+        if let Some(kind) = s.kind {
+            write!(f, "{} only, ", format!("{kind:?}").to_lowercase())?;
+        }
+        write!(f, "profile {}", self.profile)
     }
 }
 

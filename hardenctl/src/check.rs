@@ -1,0 +1,164 @@
+//! `hardenctl check`: the shim's verdicts, without a node.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use hardened_sandbox::policy::Policy;
+use hardened_sandbox::{Admission, Facts, Host, Reason, Refusal, decide};
+use serde::Serialize;
+
+use crate::cli::Format;
+use crate::manifest::{self, Content, Object};
+use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
+use crate::{pod, policy, sarif};
+
+/// The verdict on one object.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) file: PathBuf,
+    pub(crate) line: usize,
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) containers: Vec<Verdict>,
+}
+
+/// The verdict on one container.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    /// Empty for the pod's own sandbox, and for an OCI spec.
+    pub(crate) name: String,
+    /// `containers`, `initContainers`, `ephemeralContainers`, or empty.
+    pub(crate) list: String,
+    pub(crate) admitted: bool,
+    /// Rule and profile that decided, with file and line.
+    pub(crate) by: String,
+    pub(crate) violations: Vec<Finding>,
+    /// What is changed without asking.
+    pub(crate) tightened: Vec<Change>,
+    /// What may break because of it.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) reason: Reason,
+    pub(crate) field: String,
+    pub(crate) problem: String,
+    pub(crate) advice: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Change {
+    pub(crate) field: String,
+    pub(crate) change: String,
+}
+
+pub(crate) fn run(policy: &Path, format: Format, namespace: &str, files: &[PathBuf]) -> Result<ExitCode> {
+    let policy = policy::read(policy)?;
+    let mut reports = Vec::new();
+    for file in files {
+        for object in manifest::read(file)? {
+            reports.push(judge(object, namespace, &policy)?);
+        }
+    }
+    match format {
+        Format::Text => reports.iter().for_each(print),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
+        Format::Sarif => println!("{}", serde_json::to_string_pretty(&sarif::log(&reports))?),
+    }
+    let refused = reports.iter().flat_map(|r| &r.containers).filter(|c| !c.admitted).count();
+    let containers: usize = reports.iter().map(|r| r.containers.len()).sum();
+    if format == Format::Text {
+        let colour = if refused == 0 { GOOD } else { BAD };
+        anstream::println!("{colour}{} of {containers} containers would start{PLAIN}", containers - refused);
+    }
+    Ok(ExitCode::from(u8::from(refused > 0)))
+}
+
+/// All verdicts on one object.
+pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<Report> {
+    let namespace = object.namespace.clone().unwrap_or_else(|| namespace.to_owned());
+    let mut containers = Vec::new();
+    match &object.content {
+        Content::Oci(spec) => {
+            let decided = decide((**spec).clone(), policy, &Host::assumed(), &Facts::default());
+            containers.push(verdict("", "", decided, Vec::new()));
+        }
+        Content::Pod { metadata, spec } => {
+            for judged in pod::containers(&namespace, &object.name, metadata, spec)? {
+                let facts = Facts { container: "offline".to_owned(), ..Facts::default() };
+                let decided = decide(judged.spec, policy, &Host::assumed(), &facts);
+                containers.push(verdict(&judged.name, judged.list, decided, judged.warnings));
+            }
+        }
+        Content::Other => {}
+    }
+    let Object { file, line, kind, name, .. } = object;
+    Ok(Report { file, line, kind, name, namespace, containers })
+}
+
+fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings: Vec<String>) -> Verdict {
+    let (name, list) = (name.to_owned(), list.to_owned());
+    match decided {
+        Ok(admission) => {
+            let is_news = |note: &&hardened_sandbox::Note| !note.field.starts_with("linux.");
+            let tightened = admission.notes().iter().filter(is_news);
+            let tightened =
+                tightened.map(|note| Change { field: note.field.clone(), change: note.change.clone() }).collect();
+            let by = admission.by().to_owned();
+            Verdict { name, list, admitted: true, by, violations: Vec::new(), tightened, warnings }
+        }
+        Err(refusal) => {
+            let of_list = |field: String| field.replacen("spec.containers[", &format!("spec.{list}["), 1);
+            let violations = refusal
+                .violations()
+                .iter()
+                .map(|v| Finding {
+                    reason: v.reason,
+                    field: of_list(refusal.field_of(v)),
+                    problem: v.problem.clone(),
+                    advice: v.advice.clone(),
+                })
+                .collect();
+            let by = refusal.by().to_owned();
+            Verdict { name, list, admitted: false, by, violations, tightened: Vec::new(), warnings }
+        }
+    }
+}
+
+fn print(report: &Report) {
+    let Report { file, line, kind, name, namespace, containers } = report;
+    let place = format!("{}:{line}", file.display());
+    if kind == "OCI spec" {
+        anstream::println!("{BOLD}{kind}{PLAIN} {DIM}{place}{PLAIN}");
+    } else {
+        anstream::println!("{BOLD}{kind} {namespace}/{name}{PLAIN} {DIM}{place}{PLAIN}");
+    }
+    if containers.is_empty() {
+        anstream::println!("  {DIM}runs nothing{PLAIN}");
+    }
+    for container in containers {
+        let what = match (container.list.as_str(), container.name.as_str()) {
+            ("", _) if kind == "OCI spec" => "container".to_owned(),
+            ("", _) => "sandbox (pause)".to_owned(),
+            (list, name) => format!("{list}[{name}]"),
+        };
+        // The sandbox is of interest where it is refused.
+        if container.admitted && container.list.is_empty() && kind != "OCI spec" {
+            continue;
+        }
+        let (colour, word) = if container.admitted { (GOOD, "admitted") } else { (BAD, "refused") };
+        anstream::println!("  {colour}{word:8}{PLAIN} {what} {DIM}by {}{PLAIN}", container.by);
+        for v in &container.violations {
+            anstream::println!("    {BAD}{}{PLAIN}: {}\n      {DIM}->{PLAIN} {}", v.field, v.problem, v.advice);
+        }
+        for change in &container.tightened {
+            anstream::println!("    {NOTE}tightened{PLAIN} {}: {}", change.field, change.change);
+        }
+        for warning in &container.warnings {
+            anstream::println!("    {NOTE}may break{PLAIN} {warning}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use hardened_sandbox::policy::load;
+
+use crate::{check, doctor, explain, install, policy};
+
+/// Checks, explains and installs hardened, the containerd runtime that sandboxes every container.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the policy is.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyPath {
+    /// Policy folder (policy.toml and policy.d/*.toml), or one policy file.
+    #[arg(long, short, value_name = "PATH", default_value = load::FOLDER)]
+    pub(crate) policy: PathBuf,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For code scanning: SARIF 2.1.0.
+    Sarif,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tells what will be refused or tightened, without a node.
+    ///
+    /// Reads Kubernetes manifests (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
+    /// CronJob, List; several documents a file) and OCI config.json files. Exit code 0: all would
+    /// start; 1: something would be refused; 2: something cannot be read.
+    Check {
+        #[command(flatten)]
+        policy: PolicyPath,
+        /// Format of the report.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Same as --format json.
+        #[arg(long)]
+        json: bool,
+        /// Kubernetes namespace of manifests that name none.
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+        /// Manifests or config.json files; - for standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Prints the effective sandbox of each container of a manifest, and where each part comes from.
+    Explain {
+        #[command(flatten)]
+        policy: PolicyPath,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Kubernetes namespace of manifests that name none.
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+        /// A manifest or config.json; - for standard input.
+        file: PathBuf,
+    },
+    /// Works on policy files.
+    Policy {
+        #[command(subcommand)]
+        command: policy::Command,
+    },
+    /// Reports what this node's kernel, containerd and files offer, and what is missing.
+    ///
+    /// Exit code 0: containers can be started; 1: they cannot.
+    Doctor {
+        /// Prints JSON.
+        #[arg(long, conflicts_with = "labels")]
+        json: bool,
+        /// Prints node labels, for `kubectl label node NAME $(hardenctl doctor --labels)`.
+        #[arg(long)]
+        labels: bool,
+        #[command(flatten)]
+        policy: PolicyPath,
+    },
+    Install(install::Install),
+    Uninstall(install::Uninstall),
+    Status(install::Status),
+    /// Prints a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages into a folder.
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Check { policy, format, json, namespace, files } => {
+                let format = if json { Format::Json } else { format };
+                check::run(&policy.policy, format, &namespace, &files)
+            }
+            Self::Explain { policy, json, namespace, file } => explain::run(&policy.policy, json, &namespace, &file),
+            Self::Policy { command } => command.run(),
+            Self::Install(install) => install.run(),
+            Self::Uninstall(uninstall) => uninstall.run(),
+            Self::Status(status) => status.run(),
+            Self::Doctor { json, labels, policy } => doctor::run(json, labels, &policy.policy),
+            Self::Completion { shell } => {
+                clap_complete::generate(shell, &mut Arguments::command(), "hardenctl", &mut std::io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Man { folder } => {
+                clap_mangen::generate_to(Arguments::command(), &folder)
+                    .with_context(|| format!("write manual pages into {}", folder.display()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}

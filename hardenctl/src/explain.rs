@@ -1,0 +1,106 @@
+//! `hardenctl explain`: the effective sandbox, and where each part comes from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use hardened_sandbox::policy::Policy;
+use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, decide};
+use oci_spec::runtime::Spec;
+
+use crate::manifest::{self, Content};
+use crate::policy::facts;
+use crate::style::{BAD, BOLD, DIM, PLAIN};
+use crate::{pod, policy};
+
+pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
+    let policy = policy::read(policy)?;
+    let mut all = Vec::new();
+    for object in manifest::read(file)? {
+        let specs: Vec<(String, Spec)> = match &object.content {
+            Content::Other => Vec::new(),
+            Content::Oci(spec) => vec![("container".to_owned(), (**spec).clone())],
+            Content::Pod { metadata, spec } => {
+                let namespace = object.namespace.as_deref().unwrap_or(namespace);
+                let containers = pod::containers(namespace, &object.name, metadata, spec)?;
+                containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect()
+            }
+        };
+        for (what, spec) in specs {
+            all.push((format!("{} {}: {what}", object.kind, object.name), explain(spec, &policy)));
+        }
+    }
+    let refused = all.iter().any(|(_, decided)| decided.is_err());
+    if json {
+        let all: Vec<_> = all.iter().map(|(what, decided)| to_json(what, decided, &policy)).collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        for (what, decided) in &all {
+            print(what, decided, &policy);
+        }
+    }
+    Ok(ExitCode::from(u8::from(refused)))
+}
+
+fn describe(list: &str, name: &str) -> String {
+    if list.is_empty() { "sandbox (pause)".to_owned() } else { format!("{list}[{name}]") }
+}
+
+fn explain(spec: Spec, policy: &Policy) -> Result<Admission, Refusal> {
+    decide(spec, policy, &Host::assumed(), &Facts { container: "offline".to_owned(), ..Facts::default() })
+}
+
+/// Each line of the sandbox, with the profiles that have it so.
+fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, String)> {
+    let of_profile: Vec<_> = sandbox
+        .names()
+        .iter()
+        .filter_map(|name| policy.profile(name))
+        .map(|profile| (format!("{} ({})", profile.name(), profile.origin()), facts(profile.sandbox())))
+        .collect();
+    facts(sandbox)
+        .into_iter()
+        .enumerate()
+        .map(|(at, (key, value))| {
+            let from: Vec<&str> = of_profile
+                .iter()
+                .filter(|(_, lines)| lines.get(at).is_some_and(|(_, v)| *v == value))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let from =
+                if from.is_empty() { "all of them, and the pod's own wishes".to_owned() } else { from.join(", ") };
+            (key, value, from)
+        })
+        .collect()
+}
+
+fn print(what: &str, decided: &Result<Admission, Refusal>, policy: &Policy) {
+    match decided {
+        Ok(admission) => {
+            anstream::println!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}", admission.by());
+            for (key, value, from) in lines(admission.sandbox(), policy) {
+                anstream::println!("  {key:22} {value}  {DIM}{from}{PLAIN}");
+            }
+            let sets = admission.plan().capabilities;
+            anstream::println!("  {:22} {}", "effective capabilities", sets.effective);
+            for note in admission.notes() {
+                anstream::println!("  {DIM}{note}{PLAIN}");
+            }
+        }
+        Err(refusal) => anstream::println!("{BOLD}{what}{PLAIN}\n  {BAD}{refusal}{PLAIN}"),
+    }
+}
+
+fn to_json(what: &str, decided: &Result<Admission, Refusal>, policy: &Policy) -> serde_json::Value {
+    match decided {
+        Ok(admission) => {
+            let lines: BTreeMap<String, serde_json::Value> = lines(admission.sandbox(), policy)
+                .into_iter()
+                .map(|(key, value, from)| (key, serde_json::json!({"value": value, "from": from})))
+                .collect();
+            serde_json::json!({"container": what, "by": admission.by(), "sandbox": lines, "notes": admission.notes()})
+        }
+        Err(refusal) => serde_json::json!({"container": what, "refused": refusal.to_string()}),
+    }
+}

@@ -1,0 +1,268 @@
+//! `hardenctl install`, `uninstall` and `status`: on a node and off it again.
+//!
+//! A change is prepared whole, checked by containerd itself, and taken back where containerd does
+//! not take it. What a person has edited since is left alone.
+
+mod containerd;
+mod files;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use self::containerd::Layout;
+use self::files::{Applied, Record};
+use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
+
+/// The policy that a node gets where it has none.
+const POLICY: &str = include_str!("../../../configs/policy.toml");
+
+const SHIM: &str = "containerd-shim-hardened-v1";
+
+/// What all three take.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The node's file system, where it is not this one's `/`: /host in a pod that mounts it.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Folder of the binary; containerd must have it in its PATH.
+    #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
+    bin_dir: PathBuf,
+    /// containerd's configuration. Default: that of k3s, RKE2 or containerd, whichever is there.
+    #[arg(long, value_name = "FILE")]
+    containerd_config: Option<PathBuf>,
+    /// containerd, which checks its configuration before and after.
+    #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
+    containerd: PathBuf,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How containerd is restarted.
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// Restarts containerd, and takes everything back where it does not come up.
+    #[arg(long)]
+    restart: bool,
+    /// What restarts it. Default: systemctl restart of containerd, k3s or rke2.
+    #[arg(long, value_name = "COMMAND", requires = "restart")]
+    restart_command: Option<String>,
+    /// containerd's socket: it is up when it takes a connection.
+    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
+    address: PathBuf,
+}
+
+/// Puts hardened on this node: binary, policy, containerd's configuration.
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    #[command(flatten)]
+    node: Node,
+    #[command(flatten)]
+    restart: Restart,
+    /// The binary to install. Default: the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    shim: Option<PathBuf>,
+}
+
+/// Takes hardened off this node again. Policy files that a person has edited stay.
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    #[command(flatten)]
+    node: Node,
+    #[command(flatten)]
+    restart: Restart,
+}
+
+/// Tells what of hardened is on this node. Exit code 0: all of it, as installed; 1: not.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    node: Node,
+}
+
+impl Node {
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.at(&self.bin_dir).join(SHIM)
+    }
+
+    fn policy(&self) -> PathBuf {
+        self.at(Path::new("/etc/hardened/policy.toml"))
+    }
+
+    fn layout(&self) -> Layout {
+        match &self.containerd_config {
+            Some(path) => Layout::Plain { config: self.at(path), root: self.root.clone() },
+            None => Layout::detect(&self.root),
+        }
+    }
+
+    fn record(&self) -> PathBuf {
+        self.at(Path::new("/var/lib/hardened/install.json"))
+    }
+}
+
+impl Install {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        must_be_root(&self.node)?;
+        let source = match self.shim {
+            Some(path) => path,
+            None => std::env::current_exe()?.with_file_name(SHIM),
+        };
+        let binary = std::fs::read(&source)
+            .with_context(|| format!("read {}: name the binary with --shim", source.display()))?;
+        let node = &self.node;
+        let layout = node.layout();
+        let checker = layout.checker(&node.containerd)?;
+        let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
+
+        let mut applied = Applied::new(Record::read(&node.record())?);
+        let done = (|| -> Result<()> {
+            applied.put(&node.binary(), &binary, 0o755)?;
+            applied.put_if_absent(&node.policy(), POLICY.as_bytes(), 0o644)?;
+            for (path, text) in layout.changes(checker.as_ref(), before.as_ref())? {
+                applied.put(&path, text.as_bytes(), 0o644)?;
+            }
+            if let (Some(checker), Some(before)) = (&checker, &before) {
+                checker.verify(before, &checker.dump()?).context("containerd's configuration, as it would be")?;
+            }
+            if applied.changed() {
+                self.restart.run(&layout)?;
+            }
+            applied.keep(&node.record())
+        })();
+        if let Err(error) = done {
+            let what = if applied.changed() { "everything was put back as it was" } else { "nothing was changed" };
+            let changed = applied.changed();
+            applied.take_back().context("putting everything back")?;
+            let mut error = error.context(what);
+            if changed
+                && let Err(again) = self.restart.run(&layout)
+            {
+                error = error.context(format!("containerd does not start as it was before either: {again:#}"));
+            }
+            return Err(error);
+        }
+        report(node.json, &applied.told());
+        if !node.json {
+            if checker.is_none() {
+                anstream::println!("{NOTE}not checked{PLAIN} {}: it is made anew at each start", layout.describe());
+            }
+            next_steps(&layout, applied.changed() && !self.restart.restart);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Uninstall {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        must_be_root(&self.node)?;
+        let node = &self.node;
+        let layout = node.layout();
+        let mut applied = Applied::new(Record::read(&node.record())?);
+        let done = (|| -> Result<()> {
+            for (path, text) in layout.removals()? {
+                applied.replace(&path, text)?;
+            }
+            applied.remove_unedited(&node.policy())?;
+            if applied.changed() {
+                self.restart.run(&layout)?;
+            }
+            // Last: containers that still run need it until they are gone.
+            applied.remove(&node.binary())?;
+            applied.forget(&node.record())
+        })();
+        if let Err(error) = done {
+            applied.take_back().context("putting everything back")?;
+            return Err(error.context("everything was put back as it was"));
+        }
+        report(node.json, &applied.told());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Status {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let node = &self.node;
+        let layout = node.layout();
+        let record = Record::read(&node.record())?;
+        let configured = layout.has_runtime()?;
+        let binary = record.state(&node.binary());
+        let policy = record.state(&node.policy());
+        let rows = [
+            ("binary", node.binary().display().to_string(), binary),
+            ("policy", node.policy().display().to_string(), policy),
+            ("containerd", layout.describe(), if configured { "installed" } else { "missing" }),
+        ];
+        let whole = rows.iter().all(|(.., state)| *state != "missing");
+        if node.json {
+            let rows: Vec<_> =
+                rows.iter().map(|(w, p, s)| serde_json::json!({"what": w, "path": p, "state": s})).collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        } else {
+            for (what, path, state) in &rows {
+                let colour = if *state == "missing" { BAD } else { GOOD };
+                anstream::println!("{colour}{state:9}{PLAIN}  {what:10}  {DIM}{path}{PLAIN}");
+            }
+            if !whole {
+                anstream::println!("run: hardenctl install");
+            }
+        }
+        Ok(ExitCode::from(u8::from(!whole)))
+    }
+}
+
+impl Restart {
+    /// Restarts containerd where that is asked for, and waits until it is up.
+    fn run(&self, layout: &Layout) -> Result<()> {
+        if !self.restart {
+            return Ok(());
+        }
+        let command = self.restart_command.clone().unwrap_or_else(|| format!("systemctl restart {}", layout.service()));
+        let status = std::process::Command::new("sh").args(["-c", &command]).status();
+        let status = status.with_context(|| format!("run {command}"))?;
+        if !status.success() {
+            bail!("{command}: {status}");
+        }
+        for _ in 0..300 {
+            if std::os::unix::net::UnixStream::connect(&self.address).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        bail!("containerd does not answer at {} within 30 s after: {command}", self.address.display())
+    }
+}
+
+fn must_be_root(node: &Node) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() && node.root == Path::new("/") {
+        bail!("this changes the node: run it as root");
+    }
+    Ok(())
+}
+
+fn report(json: bool, told: &[(String, PathBuf)]) {
+    if json {
+        let rows: Vec<_> = told.iter().map(|(what, path)| serde_json::json!({"what": what, "path": path})).collect();
+        println!("{}", serde_json::Value::from(rows));
+        return;
+    }
+    for (what, path) in told {
+        anstream::println!("{GOOD}{what:10}{PLAIN}  {}", path.display());
+    }
+}
+
+fn next_steps(layout: &Layout, restart: bool) {
+    if restart {
+        anstream::println!("next: systemctl restart {}    (running containers stay)", layout.service());
+    }
+    anstream::println!(
+        "then: kubectl apply -f runtimeclass/runtimeclass.yaml, and runtimeClassName: hardened in a pod"
+    );
+}

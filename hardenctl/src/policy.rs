@@ -1,0 +1,252 @@
+//! `hardenctl policy`: lint, show, diff, match, schema.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile, load};
+use hardened_sandbox::seccomp::Arch;
+use hardened_sandbox::{Identity, Kind, Sandbox};
+
+use crate::cli::PolicyPath;
+use crate::style::{BAD, BOLD, DIM, GOOD, PLAIN, rows};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Checks policy files. Exit code 0: usable; 1: not.
+    Lint {
+        /// Folders or files.
+        #[arg(default_value = load::FOLDER)]
+        paths: Vec<PathBuf>,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints profiles: what each allows.
+    Show {
+        #[command(flatten)]
+        policy: PolicyPath,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Only this one.
+        profile: Option<String>,
+    },
+    /// Compares two policies, profile by profile. Exit code 0: the same; 1: they differ.
+    Diff {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Folder or file.
+        before: PathBuf,
+        /// Folder or file.
+        after: PathBuf,
+    },
+    /// Tells which rule and profile a container would get.
+    Explain {
+        #[command(flatten)]
+        policy: PolicyPath,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Kubernetes namespace.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// Image reference.
+        #[arg(long)]
+        image: Option<String>,
+        /// Pod name.
+        #[arg(long)]
+        pod: Option<String>,
+        /// Container name.
+        #[arg(long)]
+        container: Option<String>,
+        /// The pod's sandbox (pause) container.
+        #[arg(long)]
+        sandbox: bool,
+        /// The container asks for privileged.
+        #[arg(long)]
+        privileged: bool,
+    },
+    /// Prints the JSON Schema of policy files, by which editors complete them.
+    Schema,
+}
+
+/// Reads a policy from a folder or file of anybody's.
+pub(crate) fn read(path: &Path) -> Result<Policy, PolicyErrors> {
+    let arch = Arch::native().unwrap_or(Arch::X86_64);
+    if path.is_file() {
+        let sources = load::read_files(&[path.to_owned()]).map_err(|error| PolicyErrors(vec![error]))?;
+        return Policy::parse(&sources, arch);
+    }
+    load::load(path, load::Trust::Anyone, arch)
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Lint { paths, json } => lint(&paths, json),
+            Self::Show { policy, json, profile } => show(&read(&policy.policy)?, json, profile.as_deref()),
+            Self::Diff { json, before, after } => diff(&read(&before)?, &read(&after)?, json),
+            Self::Explain { policy, json, namespace, image, pod, container, sandbox, privileged } => {
+                let kind = if sandbox { Kind::Sandbox } else { Kind::Container };
+                let identity = Identity { namespace, image, pod, container, kind: Some(kind), ..Identity::default() };
+                explain(&read(&policy.policy)?, &identity, privileged, json)
+            }
+            Self::Schema => {
+                let schema = schemars::schema_for!(PolicyFile);
+                println!("{}", serde_json::to_string_pretty(&schema)?);
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
+    let mut report = Vec::new();
+    let mut usable = true;
+    for path in paths {
+        if !path.exists() && path != Path::new(load::FOLDER) {
+            bail!("{}: no such file or folder", path.display());
+        }
+        let read = read(path);
+        usable &= read.is_ok();
+        let show = path.display();
+        match &read {
+            Ok(policy) if !json => {
+                let own = policy.profiles().filter(|p| p.origin().to_string() != "built in").count();
+                anstream::println!("{GOOD}ok{PLAIN}  {show}: {own} profiles, {} rules", policy.rules().len());
+            }
+            Err(errors) if !json => {
+                for error in &errors.0 {
+                    anstream::println!("{BAD}error{PLAIN}  {error}");
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let errors: Vec<serde_json::Value> = read
+            .err()
+            .map(|e| e.0)
+            .unwrap_or_default()
+            .iter()
+            .map(|e| {
+                serde_json::json!({
+                    "file": e.place.as_ref().map(|p| &p.file),
+                    "line": e.place.as_ref().map(|p| p.line),
+                    "column": e.place.as_ref().map(|p| p.column),
+                    "problem": e.problem,
+                })
+            })
+            .collect();
+        report.push(serde_json::json!({"path": path, "errors": errors}));
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    }
+    Ok(ExitCode::from(u8::from(!usable)))
+}
+
+fn show(policy: &Policy, json: bool, only: Option<&str>) -> Result<ExitCode> {
+    let chosen: Vec<&Profile> = policy.profiles().filter(|p| only.is_none_or(|name| p.name() == name)).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = policy.profiles().map(Profile::name).collect();
+        bail!("there is no profile {:?}; there are: {}", only.unwrap_or_default(), known.join(", "));
+    }
+    if json {
+        let all: serde_json::Map<String, serde_json::Value> = chosen
+            .iter()
+            .map(|p| (p.name().to_owned(), serde_json::json!({"origin": p.origin().to_string(), "allows": facts(p.sandbox()).into_iter().collect::<std::collections::BTreeMap<_, _>>()})))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for profile in chosen {
+        anstream::println!("{BOLD}{}{PLAIN} {DIM}({}){PLAIN}", profile.name(), profile.origin());
+        rows(&facts(profile.sandbox()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A sandbox, a line each.
+pub(crate) fn facts(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let mut lines = sandbox.describe();
+    let arch = sandbox.filter().arch();
+    let all = arch.calls().count();
+    let allowed = calls(sandbox).len();
+    lines.insert(1, ("system calls".to_owned(), format!("{allowed} of {all} named, some by argument")));
+    lines
+}
+
+/// Calls that are allowed, with some arguments at least.
+fn calls(sandbox: &Sandbox) -> BTreeSet<&'static str> {
+    let filter = sandbox.filter();
+    let allowed = |number| {
+        let rules = filter.of(number);
+        rules.iter().any(|r| r.action.allows()) || (rules.is_empty() && filter.default().allows())
+    };
+    filter.arch().calls().filter(|(_, number)| allowed(*number)).map(|(name, _)| name).collect()
+}
+
+fn diff(before: &Policy, after: &Policy, json: bool) -> Result<ExitCode> {
+    let names: BTreeSet<&str> = before.profiles().chain(after.profiles()).map(Profile::name).collect();
+    let mut changes: Vec<(String, String)> = Vec::new();
+    for name in names {
+        match (before.profile(name), after.profile(name)) {
+            (Some(old), Some(new)) => {
+                let (old, new) = (old.sandbox(), new.sandbox());
+                for ((key, old), (_, new)) in old.describe().into_iter().zip(new.describe()) {
+                    if old != new {
+                        changes.push((format!("profile {name}: {key}"), format!("{old} -> {new}")));
+                    }
+                }
+                let (had, has) = (calls(old), calls(new));
+                for (word, calls) in [("allowed", &has - &had), ("denied", &had - &has)] {
+                    if !calls.is_empty() {
+                        let calls: Vec<&str> = calls.into_iter().collect();
+                        changes.push((
+                            format!("profile {name}: system calls"),
+                            format!("now {word}: {}", calls.join(" ")),
+                        ));
+                    }
+                }
+            }
+            (Some(_), None) => changes.push((format!("profile {name}"), "removed".to_owned())),
+            (None, Some(_)) => changes.push((format!("profile {name}"), "added".to_owned())),
+            (None, None) => {}
+        }
+    }
+    let rules = |policy: &Policy| -> Vec<String> { policy.rules().iter().map(ToString::to_string).collect() };
+    let (old, new) = (rules(before), rules(after));
+    for n in 0..old.len().max(new.len()) {
+        let (old, new) = (old.get(n).map_or("none", String::as_str), new.get(n).map_or("none", String::as_str));
+        if old != new {
+            changes.push((format!("rule {}", n + 1), format!("{old} -> {new}")));
+        }
+    }
+    if before.default_profile() != after.default_profile() {
+        changes.push(("default".to_owned(), format!("{} -> {}", before.default_profile(), after.default_profile())));
+    }
+    if json {
+        let changes: Vec<_> = changes.iter().map(|(w, c)| serde_json::json!({"what": w, "change": c})).collect();
+        println!("{}", serde_json::to_string_pretty(&changes)?);
+    } else if changes.is_empty() {
+        anstream::println!("no difference");
+    } else {
+        rows(&changes);
+    }
+    Ok(ExitCode::from(u8::from(!changes.is_empty())))
+}
+
+fn explain(policy: &Policy, identity: &Identity, privileged: bool, json: bool) -> Result<ExitCode> {
+    let choice = policy.choose(identity, privileged);
+    if json {
+        let answer = serde_json::json!({"by": choice.to_string(), "profile": choice.profile.name()});
+        println!("{}", serde_json::to_string_pretty(&answer).context("encode")?);
+    } else {
+        anstream::println!("{choice}");
+        rows(&facts(choice.profile.sandbox()));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,58 @@
+//! What this node offers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::host::Host;
+use crate::lockdown::sys;
+
+/// Asks the kernel what it offers.
+#[must_use]
+pub fn probe() -> Host {
+    Host {
+        landlock_abi: sys::landlock_abi(),
+        seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+        memfd_noexec: Path::new("/proc/sys/vm/memfd_noexec").exists(),
+        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        may_raise_limits: caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE)
+            .unwrap_or(false),
+        oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
+        hard_limits: hard_limits(),
+        processors: u32::try_from(processors()).unwrap_or(0),
+    }
+}
+
+fn read(path: &str) -> String {
+    // What is not there is not on.
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Processors that have a thermal throttle counter.
+fn processors() -> usize {
+    (0..).take_while(|n| Path::new(&format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle")).exists()).count()
+}
+
+fn hard_limits() -> BTreeMap<String, u64> {
+    let limits = [
+        ("RLIMIT_AS", Resource::RLIMIT_AS),
+        ("RLIMIT_CORE", Resource::RLIMIT_CORE),
+        ("RLIMIT_CPU", Resource::RLIMIT_CPU),
+        ("RLIMIT_DATA", Resource::RLIMIT_DATA),
+        ("RLIMIT_FSIZE", Resource::RLIMIT_FSIZE),
+        ("RLIMIT_LOCKS", Resource::RLIMIT_LOCKS),
+        ("RLIMIT_MEMLOCK", Resource::RLIMIT_MEMLOCK),
+        ("RLIMIT_MSGQUEUE", Resource::RLIMIT_MSGQUEUE),
+        ("RLIMIT_NICE", Resource::RLIMIT_NICE),
+        ("RLIMIT_NOFILE", Resource::RLIMIT_NOFILE),
+        ("RLIMIT_NPROC", Resource::RLIMIT_NPROC),
+        ("RLIMIT_RSS", Resource::RLIMIT_RSS),
+        ("RLIMIT_RTPRIO", Resource::RLIMIT_RTPRIO),
+        ("RLIMIT_RTTIME", Resource::RLIMIT_RTTIME),
+        ("RLIMIT_SIGPENDING", Resource::RLIMIT_SIGPENDING),
+        ("RLIMIT_STACK", Resource::RLIMIT_STACK),
+    ];
+    limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), getrlimit(limit).ok()?.1))).collect()
+}

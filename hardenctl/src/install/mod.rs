@@ -142,9 +142,7 @@ impl Install {
             let changed = applied.changed();
             applied.take_back().context("putting everything back")?;
             let mut error = error.context(what);
-            if changed
-                && let Err(again) = self.restart.run(&layout)
-            {
+            if changed && let Err(again) = self.restart.run(&layout) {
                 error = error.context(format!("containerd does not start as it was before either: {again:#}"));
             }
             return Err(error);

@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, Trial};
 
 mod adversity;
 mod churn;
+mod node;
 mod pods;
 mod policy;
 mod programs;
@@ -83,12 +84,14 @@ fn main() {
         }
     }
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
-        for (name, test) in pods::TESTS {
-            let cri = daemons.get(at).map(|(_, cri)| Arc::clone(cri));
-            trials.push(Trial::test(format!("{}::pods::{name}", generation.name()), move || match cri {
-                Some(cri) => test(&cri).map_err(|e| format!("{e:#}").into()),
-                None => Ok(()),
-            }));
+        for (module, tests) in [("pods", pods::TESTS), ("node", node::TESTS)] {
+            for (name, test) in tests {
+                let cri = daemons.get(at).map(|(_, cri)| Arc::clone(cri));
+                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || match cri {
+                    Some(cri) => test(&cri).map_err(|e| format!("{e:#}").into()),
+                    None => Ok(()),
+                }));
+            }
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -184,7 +184,7 @@ fn node_path(root: &Path, path: &Path) -> PathBuf {
 }
 
 /// A program of the node, in the node's own file system.
-fn on_node(root: &Path, program: &Path) -> Command {
+pub(super) fn on_node(root: &Path, program: &Path) -> Command {
     if root == Path::new("/") {
         return Command::new(program);
     }

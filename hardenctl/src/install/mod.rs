@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use self::containerd::Layout;
+use self::containerd::{Layout, on_node};
 use self::files::{Applied, Record};
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
@@ -83,9 +83,14 @@ pub(crate) struct Status {
     node: Node,
 }
 
+/// A path of the node, from here.
+fn on(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 impl Node {
     fn at(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        on(&self.root, path)
     }
 
     fn binary(&self) -> PathBuf {
@@ -133,7 +138,7 @@ impl Install {
                 checker.verify(before, &checker.dump()?).context("containerd's configuration, as it would be")?;
             }
             if applied.changed() {
-                self.restart.run(&layout)?;
+                self.restart.run(&layout, &node.root)?;
             }
             applied.keep(&node.record())
         })();
@@ -142,7 +147,7 @@ impl Install {
             let changed = applied.changed();
             applied.take_back().context("putting everything back")?;
             let mut error = error.context(what);
-            if changed && let Err(again) = self.restart.run(&layout) {
+            if changed && let Err(again) = self.restart.run(&layout, &node.root) {
                 error = error.context(format!("containerd does not start as it was before either: {again:#}"));
             }
             return Err(error);
@@ -170,7 +175,7 @@ impl Uninstall {
             }
             applied.remove_unedited(&node.policy())?;
             if applied.changed() {
-                self.restart.run(&layout)?;
+                self.restart.run(&layout, &node.root)?;
             }
             // Last: containers that still run need it until they are gone.
             applied.remove(&node.binary())?;
@@ -218,18 +223,18 @@ impl Status {
 
 impl Restart {
     /// Restarts containerd where that is asked for, and waits until it is up.
-    fn run(&self, layout: &Layout) -> Result<()> {
+    fn run(&self, layout: &Layout, root: &Path) -> Result<()> {
         if !self.restart {
             return Ok(());
         }
         let command = self.restart_command.clone().unwrap_or_else(|| format!("systemctl restart {}", layout.service()));
-        let status = std::process::Command::new("sh").args(["-c", &command]).status();
+        let status = on_node(root, Path::new("sh")).args(["-c", &command]).status();
         let status = status.with_context(|| format!("run {command}"))?;
         if !status.success() {
             bail!("{command}: {status}");
         }
         for _ in 0..300 {
-            if std::os::unix::net::UnixStream::connect(&self.address).is_ok() {
+            if std::os::unix::net::UnixStream::connect(on(root, &self.address)).is_ok() {
                 return Ok(());
             }
             std::thread::sleep(std::time::Duration::from_millis(100));

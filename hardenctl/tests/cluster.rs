@@ -1,0 +1,129 @@
+//! What a cluster applies, against the API's own types: strictly, no unknown field.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtimeclass")
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let values = text.split("\n---\n").map(|d| serde_yaml_ng::from_str::<Value>(d).unwrap());
+    values.filter(|v| !v.is_null()).collect()
+}
+
+fn strict<T: DeserializeOwned>(value: &Value) {
+    let mut unknown = Vec::new();
+    let read: Result<T, _> = serde_ignored::deserialize(value, |field| unknown.push(field.to_string()));
+    assert!(read.is_ok(), "{:?}: {value}", read.err());
+    assert!(unknown.is_empty(), "the API knows no {unknown:?}");
+}
+
+/// Checks one object; `false` where its type is not the API's own.
+fn check(value: &Value) -> bool {
+    match value["kind"].as_str().unwrap() {
+        "RuntimeClass" => strict::<RuntimeClass>(value),
+        "DaemonSet" => strict::<DaemonSet>(value),
+        "Namespace" => strict::<Namespace>(value),
+        "Pod" => strict::<Pod>(value),
+        "ValidatingAdmissionPolicy" => strict::<ValidatingAdmissionPolicy>(value),
+        "ValidatingAdmissionPolicyBinding" => strict::<ValidatingAdmissionPolicyBinding>(value),
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn every_manifest_is_what_the_api_takes() {
+    let mut foreign = BTreeSet::new();
+    let mut checked = 0;
+    for part in [".", "installer", "samples", "admission"] {
+        for entry in std::fs::read_dir(folder().join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "yaml") {
+                continue;
+            }
+            for value in documents(&std::fs::read_to_string(&path).unwrap()) {
+                if check(&value) {
+                    checked += 1;
+                } else {
+                    foreign.insert(value["kind"].as_str().unwrap().to_owned());
+                }
+            }
+        }
+    }
+    assert!(checked >= 11, "{checked}");
+    assert_eq!(foreign, ["ClusterPolicy", "Kustomization"].map(str::to_owned).into());
+}
+
+/// The chart is rendered by hand: it has nothing but values in it.
+#[test]
+fn the_chart_renders_to_the_plain_manifests() {
+    let read = |path: &str| std::fs::read_to_string(folder().join(path)).unwrap();
+    let values: Value = serde_yaml_ng::from_str(&read("chart/values.yaml")).unwrap();
+    for (template, plain) in [
+        ("chart/templates/installer.yaml", "installer/daemonset.yaml"),
+        ("chart/templates/runtimeclass.yaml", "runtimeclass.yaml"),
+    ] {
+        let mut text = read(template);
+        while let Some(start) = text.find("{{") {
+            let end = text[start..].find("}}").unwrap() + start;
+            let key = text[start + 2..end].trim().strip_prefix(".Values.").unwrap().to_owned();
+            let value = key.split('.').fold(&values, |value, key| &value[key]).as_str().unwrap().to_owned();
+            text.replace_range(start..end + 2, &value);
+        }
+        assert_eq!(text, read(plain), "{template}");
+    }
+}
+
+#[test]
+fn kustomize_names_files_that_are_there() {
+    let text = std::fs::read_to_string(folder().join("kustomization.yaml")).unwrap();
+    for resource in documents(&text)[0]["resources"].as_array().unwrap() {
+        assert!(folder().join(resource.as_str().unwrap()).is_file(), "{resource}");
+    }
+}
+
+/// The list of the admission policy is the profile's own.
+#[test]
+fn the_early_answer_knows_the_paths_of_baseline() {
+    use hardened_sandbox::profile::BuiltIn;
+    use hardened_sandbox::seccomp::Arch;
+
+    let text = std::fs::read_to_string(folder().join("admission/policy.yaml")).unwrap();
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(documents(&text)[0].clone()).unwrap();
+    let variables = policy.spec.unwrap().variables.unwrap();
+    let list = |name: &str| -> BTreeSet<String> {
+        let variable = variables.iter().find(|v| v.name == name).unwrap();
+        variable.expression.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let described = BuiltIn::Baseline.sandbox(Arch::X86_64).describe();
+    let paths = &described.iter().find(|(key, _)| key == "host paths").unwrap().1;
+    let denied = paths.strip_prefix("denied ").unwrap().split(',').next().unwrap();
+    assert_eq!(list("denied"), denied.split(' ').map(str::to_owned).collect());
+    let default = hardened_sandbox::capability::CapabilitySet::CONTAINERD_DEFAULT;
+    assert_eq!(list("capabilities"), default.names().map(str::to_owned).collect());
+}
+
+#[test]
+fn the_samples_are_what_their_names_say() {
+    for (name, code, words) in [
+        ("allowed", 0, "admitted containers[web]"),
+        ("tightened", 0, "may break"),
+        ("refused", 1, "spec.containers[agent].securityContext.privileged"),
+    ] {
+        let file = folder().join("samples").join(format!("{name}.yaml"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hardenctl"));
+        let out = command.args(["check", "--policy", "/nowhere"]).arg(file).output().unwrap();
+        assert_eq!(out.status.code(), Some(code), "{name}");
+        assert!(String::from_utf8_lossy(&out.stdout).contains(words), "{name}");
+    }
+}

@@ -317,6 +317,15 @@ impl Containerd {
         Ok(line.split_whitespace().nth(2).context("no digest")?.to_owned())
     }
 
+    /// Pid of the daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(child.as_ref().context("containerd does not run")?.id())
+    }
+
     /// Its folder.
     #[must_use]
     pub fn home(&self) -> &Path {

@@ -33,6 +33,9 @@ fn main() -> Result<()> {
         let (decide, lock_down) = hardening(&c)?;
         note("decide and compile, µs", "hardened", decide);
         note("lock-down up to execve, µs", "hardened", lock_down);
+        let (read, judge) = five_hundred_rules()?;
+        note("read a policy of 500 rules, µs", "hardened", read);
+        note("decide and compile under 500 rules, µs", "hardened", judge);
     }
     let config = stored_config(&c)?;
     for round in 0..=rounds {
@@ -171,6 +174,44 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     // SAFETY: a null status is allowed, and the child is ours.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     Ok((decided.as_secs_f64() * 1e6, text.parse().with_context(|| text.clone())?))
+}
+
+/// A policy of 500 rules, of which the last decides; microseconds to read it and to decide.
+fn five_hundred_rules() -> Result<(f64, f64)> {
+    use hardened_sandbox::policy::{Policy, Source, Sources};
+    use hardened_sandbox::seccomp::Arch;
+    use hardened_sandbox::{Facts, Host, decide};
+
+    let mut text = String::from("[profile.web]\nextends = \"restricted\"\n");
+    for n in 0..500 {
+        text.push_str(&format!(
+            "[[rule]]\nnamespace = [\"team-{n}\", \"team-{n}-*\"]\nimage = \"registry/{n}/*:*\"\nprofile = \"web\"\n"
+        ));
+    }
+    let namespaces = ["mount", "pid", "ipc", "network", "uts"].map(|kind| serde_json::json!({"type": kind}));
+    let spec = serde_json::json!({
+        "ociVersion": "1.2.0",
+        "annotations": {
+            "io.kubernetes.cri.sandbox-namespace": "team-499-x",
+            "io.kubernetes.cri.image-name": "registry/499/web:1",
+        },
+        "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}},
+        "linux": {
+            "maskedPaths": ["/proc/kcore"],
+            "namespaces": namespaces,
+        },
+    });
+    let spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
+    let sources = Sources { files: vec![Source { path: "policy.toml".into(), text }], ..Sources::default() };
+    let arch = Arch::native().context("an architecture that we know")?;
+    let begin = Instant::now();
+    let policy = Policy::parse(&sources, arch)?;
+    let read = begin.elapsed();
+    let begin = Instant::now();
+    let admission = decide(spec, &policy, &Host::assumed(), &Facts::default())?;
+    let judged = begin.elapsed();
+    ensure!(admission.by().starts_with("rule 500 "), "{}", admission.by());
+    Ok((read.as_secs_f64() * 1e6, judged.as_secs_f64() * 1e6))
 }
 
 /// Memory of the shims themselves, shared pages counted by their share.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
+use hardened_integration::cri::{Cri, container_config};
 use hardened_integration::{Containerd, Generation, HARDENED, IMAGE, RUNC, repository};
 
 /// Attacks that are shown side by side, and what denies them under hardened.
@@ -26,12 +27,19 @@ const ATTACKS: &[(&str, &str)] = &[
     ("read /proc/interrupts", "mask"),
 ];
 
-fn main() -> Result<()> {
-    let colour = std::io::stdout().is_terminal();
-    let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-    let title = |text: &str| println!("\n{}", paint("1;36", text));
-    let command = |text: &str| println!("{}", paint("2", &format!("$ {text}")));
+fn paint(code: &str, text: &str) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
 
+fn title(text: &str) {
+    println!("\n{}", paint("1;36", text));
+}
+
+fn command(text: &str) {
+    println!("{}", paint("2", &format!("$ {text}")));
+}
+
+fn main() -> Result<()> {
     title("A private containerd, with a busybox image made from Debian's package");
     let c = Containerd::start(Generation::Two)?;
     println!("{}", c.ctr(&["version"])?.ok()?.text().lines().take(3).collect::<Vec<_>>().join("\n"));
@@ -75,6 +83,8 @@ fn main() -> Result<()> {
         println!("{}", paint("33", &line));
     }
 
+    pod()?;
+
     let shim = std::env::var("HARDENED_SHIM").context("HARDENED_SHIM")?;
     title("Gone again: containerd, its containers and its files. To use it on a node of yours:");
     println!("  install -m 755 {shim} /usr/local/bin/");
@@ -85,6 +95,46 @@ fn main() -> Result<()> {
     );
     println!("  (written by scripts/test)");
     std::io::stdout().flush()?;
+    Ok(())
+}
+
+/// A pod through containerd's CRI, under a policy of the node.
+fn pod() -> Result<()> {
+    const POLICY: &str = "[profile.web]\nextends = \"restricted\"\n[profile.web.network]\nbind-tcp = [8080]\n\
+                          [profile.web.exec]\nhidden = [\"/var/run/secrets\"]\n\n\
+                          [[rule]]\nnamespace = \"shop\"\nprofile = \"web\"\n";
+    title("A pod, as the kubelet makes it, under this policy of the node");
+    print!("{}", paint("2", POLICY));
+    let cri = Cri::start(Generation::Two)?;
+    cri.set_policy(POLICY)?;
+    let pod = cri.pod("web")?;
+    let secrets = cri.containerd().home().join("kubelet/pods");
+    let secrets = secrets.join(&pod.config().metadata.as_ref().context("metadata")?.uid).join("volumes/token");
+    std::fs::create_dir_all(&secrets)?;
+    std::fs::write(secrets.join("token"), "s3cr3t")?;
+    let program = "echo the entrypoint reads $(cat /var/run/secrets/token); nc -l -p 9090 -w 1; nc -l -p 8080";
+    let mut config = container_config("web", &["sh", "-c", program]);
+    config.mounts.push(k8s_cri::v1::Mount {
+        container_path: "/var/run/secrets".to_owned(),
+        host_path: secrets.display().to_string(),
+        readonly: true,
+        ..Default::default()
+    });
+    let web = pod.run(config)?;
+    hardened_integration::eventually("it has tried port 9090", || pod.log("web").is_ok_and(|l| l.contains("nc:")))?;
+    println!("{}", pod.log("web")?);
+    command("kubectl exec web -- cat /var/run/secrets/token");
+    let out = pod.exec(&web, &["cat", "/var/run/secrets/token"])?;
+    print!("{}", String::from_utf8_lossy(&out.stderr));
+    pod.remove()?;
+    title("A pod that asks for the host, in its own words");
+    let mut config = cri.pod_config("greedy");
+    let context = config.linux.get_or_insert_default().security_context.get_or_insert_default();
+    context.namespace_options.get_or_insert_default().network = k8s_cri::v1::NamespaceMode::Node.into();
+    match cri.run_pod(config) {
+        Ok(_) => anyhow::bail!("a pod on the host's network was started"),
+        Err(error) => violations(&format!("{error:#}")).iter().for_each(|line| println!("{}", paint("33", line))),
+    }
     Ok(())
 }
 

@@ -11,6 +11,9 @@ use k8s_cri::v1 as cri;
 crate::pod_tests!(
     a_pod_lives_and_leaves_nothing,
     probes_and_hooks_run_in_the_sandbox,
+    kubectl_exec_streams_both_ways,
+    kubectl_attach_sees_the_entrypoint,
+    ports_are_forwarded,
     a_crash_an_exit_and_a_signal_are_reported,
     an_oom_kill_is_reported,
     resources_are_updated_in_place,
@@ -114,6 +117,125 @@ fn probes_and_hooks_run_in_the_sandbox(c: &Cri) -> Result<()> {
     ensure!(pod.exec(&app, &["sh", "-c", "kill -0 1"])?.exit_code == 0);
     pod.stop(&app, 10)?;
     ensure!(pod.status(&app)?.exit_code == 3 && pod.log("app")?.ends_with("stopping"), "{:?}", pod.status(&app)?);
+    pod.remove()
+}
+
+/// A stream of the kubelet's kind, over the protocol that it speaks to `kubectl`: one channel a
+/// stream, its number in the first byte (Kubernetes `remotecommand`, `v4.channel.k8s.io`).
+struct Stream(tungstenite::WebSocket<std::net::TcpStream>);
+
+impl Stream {
+    /// containerd streams in a network namespace of its own; a socket stays in the one that it was
+    /// made in.
+    fn open(c: &Cri, url: &str, protocol: &str) -> Result<Self> {
+        let namespace = fs::File::open(format!("/proc/{}/ns/net", c.containerd().pid()?))?;
+        let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+        // A thread of its own goes there, and ends there.
+        let connected = std::thread::scope(|scope| {
+            let connect = scope.spawn(|| {
+                // SAFETY: takes numbers only; the thread goes to no other place afterwards.
+                let entered = unsafe { libc::setns(std::os::fd::AsRawFd::as_raw_fd(&namespace), libc::CLONE_NEWNET) };
+                ensure!(entered == 0, "setns: {}", std::io::Error::last_os_error());
+                Ok(std::net::TcpStream::connect(&address)?)
+            });
+            connect.join().unwrap_or_else(|_| Err(anyhow::anyhow!("connecting panicked")))
+        })?;
+        connected.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
+        let request = tungstenite::http::Request::get(url.replacen("http://", "ws://", 1))
+            .header("Host", &address)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", tungstenite::handshake::client::generate_key())
+            .header("Sec-WebSocket-Protocol", protocol)
+            .body(())?;
+        let (socket, _) = tungstenite::client(request, connected).map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok(Self(socket))
+    }
+
+    fn send(&mut self, channel: u8, data: &[u8]) -> Result<()> {
+        Ok(self.0.send(tungstenite::Message::binary([&[channel], data].concat()))?)
+    }
+
+    /// Reads until a channel has said so much, or the stream ends.
+    fn read_until(&mut self, channel: u8, words: &str) -> Result<String> {
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains(words) {
+            let message = self.0.read().with_context(|| format!("after {:?}", String::from_utf8_lossy(&said)))?;
+            let data = message.into_data();
+            if data.first() == Some(&channel) {
+                said.extend_from_slice(&data[1..]);
+            }
+        }
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+const CHANNELS: &str = "v4.channel.k8s.io";
+
+fn kubectl_exec_streams_both_ways(c: &Cri) -> Result<()> {
+    let pod = c.pod("exec")?;
+    let app = pod.run(container_config("app", &["sleep", "1000"]))?;
+    let open = |tty: bool, program: &[&str]| {
+        let request = cri::ExecRequest {
+            container_id: app.clone(),
+            cmd: program.iter().map(|s| (*s).to_owned()).collect(),
+            tty,
+            stdin: true,
+            stdout: true,
+            stderr: !tty,
+        };
+        let answer = c.call(|mut client| async move { client.exec(request).await })?;
+        Stream::open(c, &answer.url, CHANNELS)
+    };
+    let mut stream = open(false, &["sh", "-c", "read a; echo got $a; echo bad >&2; exit 3"])?;
+    stream.send(0, b"hello\n")?;
+    ensure!(stream.read_until(1, "\n")? == "got hello\n");
+    // The exit code comes on the error channel.
+    let end = stream.read_until(3, "}")?;
+    ensure!(end.contains("\"ExitCode\"") && end.contains("\"3\""), "{end}");
+
+    let mut stream = open(true, &["sh"])?;
+    stream.send(4, b"{\"Width\":132,\"Height\":43}")?;
+    stream.send(0, b"stty size; hardened-probe 'ptrace own child'; exit\n")?;
+    let said = stream.read_until(1, "\"denied\"")?;
+    contains(&said, &["43 132"])?;
+    pod.remove()
+}
+
+fn kubectl_attach_sees_the_entrypoint(c: &Cri) -> Result<()> {
+    let pod = c.pod("attach")?;
+    let mut config = shell("app", "while read a; do echo heard $a; done; echo ended");
+    (config.stdin, config.stdin_once) = (true, true);
+    let app = pod.run(config)?;
+    let request = cri::AttachRequest { container_id: app.clone(), stdin: true, tty: false, stdout: true, stderr: true };
+    let answer = c.call(|mut client| async move { client.attach(request).await })?;
+    let mut stream = Stream::open(c, &answer.url, CHANNELS)?;
+    stream.send(0, b"a word\n")?;
+    ensure!(stream.read_until(1, "word\n")? == "heard a word\n");
+    // Input that is for one client ends with it.
+    drop(stream);
+    ensure!(pod.wait(&app)?.exit_code == 0);
+    ensure!(pod.log("app")?.ends_with("ended"), "{}", pod.log("app")?);
+    pod.remove()
+}
+
+fn ports_are_forwarded(c: &Cri) -> Result<()> {
+    let pod = c.pod("forward")?;
+    pod.run(shell("app", "while :; do nc -l -p 8080 -e echo through; done"))?;
+    let mut said = Err(anyhow::anyhow!("never tried"));
+    // The server may not listen yet, and an address is good for one try.
+    for _ in 0..20 {
+        let request = cri::PortForwardRequest { pod_sandbox_id: pod.id().to_owned(), port: vec![8080] };
+        let answer = c.call(|mut client| async move { client.port_forward(request).await })?;
+        let mut stream = Stream::open(c, &format!("{}?port=8080", answer.url), CHANNELS)?;
+        said = stream.read_until(0, "through");
+        if said.is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    ensure!(said?.contains("through"));
     pod.remove()
 }
 

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policys_folder_is_read_from_the_options() {
+    fn the_folder_of_the_policy_is_read_from_the_options() {
         let options = b"\x0a\x01t\x12\x04/etc\x1a\x01x";
         assert_eq!(read_config_path(options).unwrap(), "/etc");
         assert_eq!(read_config_path(b"").unwrap(), "");

@@ -59,7 +59,8 @@ pub(crate) enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Prints the effective sandbox of each container of a manifest, and where each part comes from.
+    /// Prints the effective sandbox of each container of a manifest, and where each part comes from;
+    /// or what was decided of a container that runs here.
     Explain {
         #[command(flatten)]
         policy: PolicyPath,
@@ -69,8 +70,12 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default")]
         namespace: String,
+        /// A container of this node, by its id or the beginning of it.
+        #[arg(long, value_name = "ID", conflicts_with = "file")]
+        container: Option<String>,
         /// A manifest or config.json; - for standard input.
-        file: PathBuf,
+        #[arg(required_unless_present = "container")]
+        file: Option<PathBuf>,
     },
     /// Works on policy files.
     Policy {
@@ -112,7 +117,10 @@ impl Command {
                 let format = if json { Format::Json } else { format };
                 check::run(&policy.policy, format, &namespace, &files)
             }
-            Self::Explain { policy, json, namespace, file } => explain::run(&policy.policy, json, &namespace, &file),
+            Self::Explain { json, container: Some(id), .. } => explain::running(&id, json),
+            Self::Explain { policy, json, namespace, file, container: None } => {
+                explain::run(&policy.policy, json, &namespace, &file.unwrap_or_default())
+            }
             Self::Policy { command } => command.run(),
             Self::Install(install) => install.run(),
             Self::Uninstall(uninstall) => uninstall.run(),

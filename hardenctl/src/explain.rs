@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, decide};
+use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, Summary, decide};
 use oci_spec::runtime::Spec;
 
 use crate::manifest::{self, Content};
 use crate::policy::facts;
-use crate::style::{BAD, BOLD, DIM, PLAIN};
+use crate::style::{BAD, BOLD, DIM, PLAIN, rows};
 use crate::{pod, policy};
 
 pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
@@ -41,6 +41,34 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
         }
     }
     Ok(ExitCode::from(u8::from(refused)))
+}
+
+/// What was decided of a container that runs on this node.
+pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
+    let root = Path::new("/run/hardened");
+    let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let starts = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.starts_with(id));
+    let mut found: Vec<_> = list(root).flat_map(|namespace| list(&namespace)).filter(|path| starts(path)).collect();
+    let folder = match (found.pop(), found.is_empty()) {
+        (Some(folder), true) if !id.is_empty() => folder,
+        (None, _) => bail!("no container of this runtime is called {id}; `crictl ps` or `ctr tasks ls` names them"),
+        (Some(_), _) => bail!("several containers begin with {id:?}; give more of the id"),
+    };
+    let path = folder.join("admission.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    if json {
+        println!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let summary: Summary = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+    let name = folder.file_name().unwrap_or_default().display().to_string();
+    let profiles = summary.profiles.join(" and ");
+    anstream::println!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
+    rows(&summary.sandbox);
+    for note in summary.notes {
+        anstream::println!("  {DIM}{note}{PLAIN}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(list: &str, name: &str) -> String {

@@ -186,7 +186,7 @@ impl Containerd {
     pub(crate) fn start_for_cri(generation: Generation, name: &str) -> Result<Self> {
         let name = format!("{}-cri-{name}", std::process::id());
         let containerd = Self::start_named(generation, name, Use::Cri)?;
-        for archive in ["test.tar", "pause.tar"] {
+        for archive in ["test.tar", "pause.tar", "user.tar"] {
             let archive = repository().join("target/integration").join(archive).display().to_string();
             containerd.ctr(&["-n", "k8s.io", "images", "import", &archive])?.ok()?;
         }

@@ -2,7 +2,35 @@
 
 use std::fmt::Display;
 
+use crate::decision::Admission;
+use crate::refusal::Note;
 use crate::sandbox::{Access, HostPaths, Sandbox, Users};
+
+/// What was decided of a container, for a person who asks later.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// The rule and profile that decided, with file and line.
+    pub by: String,
+    /// Profiles that the sandbox is the meet of.
+    pub profiles: Vec<String>,
+    /// The sandbox in words: what, and how.
+    pub sandbox: Vec<(String, String)>,
+    /// What was tightened.
+    pub notes: Vec<Note>,
+}
+
+impl Admission {
+    /// What was decided, in words.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            by: self.by().to_owned(),
+            profiles: self.sandbox().names().iter().cloned().collect(),
+            sandbox: self.sandbox().describe(),
+            notes: self.notes().to_vec(),
+        }
+    }
+}
 
 impl Sandbox {
     /// What it decides and how, always in the same order. The system calls are not among them.

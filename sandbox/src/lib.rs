@@ -33,6 +33,7 @@ pub mod seccomp;
 
 pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
 pub use decision::{Admission, ExecAdmission, Facts, decide};
+pub use describe::Summary;
 pub use host::{Host, LEAST_LANDLOCK_ABI};
 pub use identity::{Identity, Kind};
 pub use mask_plan::MaskPlan;

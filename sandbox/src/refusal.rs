@@ -142,7 +142,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// Something that was tightened or clamped rather than refused.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Note {
     /// Where in the OCI spec.
     pub field: String,

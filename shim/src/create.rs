@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use hardened_sandbox::{Admission, decide};
@@ -45,9 +46,6 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let admission = decide(spec, &policy, &shim.host, &facts)?;
     drop(policy);
     log::info!("container {}: admitted by {}", request.id, admission.by());
-    if admission.is_privileged() {
-        log::warn!("container {}: PRIVILEGED, let through by {}", request.id, admission.by());
-    }
     for note in admission.notes() {
         log::info!("container {}: {note}", request.id);
     }
@@ -55,6 +53,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     // Removed again with all in it when anything below fails.
     let state = StateDir::create(&shim.namespace, &request.id)?;
     state::write(state.path(), "config.json", admission.spec())?;
+    state::write(state.path(), "admission.json", &admission.summary())?;
     let cgroup = Cgroup::new(cgroup_path(&admission), &request.id);
     let streams = Streams {
         stdin: request.stdin.clone(),
@@ -107,9 +106,31 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         pid: init.pid_u32(),
         ..TaskCreate::default()
     });
+    if container.admission.is_privileged() {
+        log::warn!("container {}: privileged, let through by {}", container.id, container.admission.by());
+        shim.publisher.publish(&privileged_admitted(&container));
+    }
     shim.park(&container.id, launched.status);
     container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
+}
+
+/// The event of a privileged container: a type that containerd's clients know, on a topic of ours.
+fn privileged_admitted(container: &Container) -> ContainerUpdate {
+    let identity = container.admission.identity();
+    let labels = [
+        ("by", Some(container.admission.by())),
+        ("namespace", identity.namespace.as_deref()),
+        ("pod", identity.pod.as_deref()),
+        ("container", identity.container.as_deref()),
+    ];
+    let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+    ContainerUpdate {
+        id: container.id.clone(),
+        image: identity.image.clone().unwrap_or_default(),
+        labels: labels.collect(),
+        ..ContainerUpdate::default()
+    }
 }
 
 fn read_spec(bundle: &Path) -> Result<Spec> {

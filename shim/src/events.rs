@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
@@ -49,6 +50,12 @@ events! {
     TaskExecStarted => TASK_EXEC_STARTED_EVENT_TOPIC,
     TaskPaused => TASK_PAUSED_EVENT_TOPIC,
     TaskResumed => TASK_RESUMED_EVENT_TOPIC,
+}
+
+/// A privileged container that a rule of the node's policy lets through.
+impl Event for ContainerUpdate {
+    const TOPIC: &'static str = "/hardened/privileged-admitted";
+    const TYPE: &'static str = "containerd.events.ContainerUpdate";
 }
 
 /// Where events go.

@@ -4,6 +4,7 @@
 //! config.json       the hardened spec: the bundle that libcontainer gets
 //! exec-<id>.json    the hardened process of an exec, while it is launched
 //! container.json    what `delete` needs when the shim is gone
+//! admission.json    what was decided, for `hardenctl explain --container`
 //! runtime/<id>/     libcontainer's own state
 //! ```
 

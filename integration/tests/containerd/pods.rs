@@ -28,7 +28,8 @@ crate::pod_tests!(
     allow_privilege_escalation_is_tightened,
     a_read_only_root_and_added_capabilities,
     seccomp_profiles_narrow_and_never_widen,
-    labels_that_the_node_lacks_are_refused,
+    devices_of_the_host_are_refused,
+    an_image_with_a_user_and_a_script_runs_as_it_says,
     sysctls_safe_and_unsafe,
     processes_are_shared_where_the_pod_says_so,
     a_debug_container_joins_a_running_pod,
@@ -585,20 +586,27 @@ fn seccomp_profiles_narrow_and_never_widen(c: &Cri) -> Result<()> {
     pod.remove()
 }
 
-fn labels_that_the_node_lacks_are_refused(c: &Cri) -> Result<()> {
-    let pod = c.pod("labels")?;
+fn devices_of_the_host_are_refused(c: &Cri) -> Result<()> {
+    let pod = c.pod("devices")?;
     let mut config = container_config("web", &["true"]);
-    security(&mut config).selinux_options = Some(cri::SeLinuxOption {
-        user: "system_u".into(),
-        role: "system_r".into(),
-        r#type: "spc_t".into(),
-        level: "s0".into(),
-    });
-    let id = pod.create(config);
-    // With SELinux switched off, containerd drops the label before we see it.
-    if let Ok(id) = id {
-        pod.start(&id)?;
-    }
+    let device = |path: &str| cri::Device {
+        container_path: path.to_owned(),
+        host_path: path.to_owned(),
+        permissions: "rwm".to_owned(),
+    };
+    config.devices = vec![device("/dev/fuse")];
+    contains(&refused(&pod, config)?, &["host devices /dev/fuse (10:229)", "access to devices 10:229"])?;
+    let mut config = shell("null", "echo x > /dev/null2 && echo given");
+    config.devices = vec![cri::Device { container_path: "/dev/null2".to_owned(), ..device("/dev/null") }];
+    ensure!(run_in(&pod, config)? == (0, "given".to_owned()));
+    pod.remove()
+}
+
+fn an_image_with_a_user_and_a_script_runs_as_it_says(c: &Cri) -> Result<()> {
+    let pod = c.pod("image")?;
+    let mut config = container_config("app", &[]);
+    config.image.get_or_insert_default().image = "docker.io/hardened/user:1".to_owned();
+    ensure!(run_in(&pod, config)? == (0, "uid 1000 in /home/user with setting".to_owned()));
     pod.remove()
 }
 

@@ -159,6 +159,21 @@ fn privileged_is_let_through_by_rule_alone(c: &Containerd) -> Result<()> {
     let program = "mount -t tmpfs x /mnt 2>/dev/null || mkdir /m && mount -t tmpfs x /m; grep -E '^(NoNew|CapEff)' /proc/self/status; ls /dev | wc -l";
     let out = folder.run(&[&["--privileged"][..], &IDENTITY].concat(), &["sh", "-c", program])?.ok()?;
     ensure!(out.text().contains("NoNewPrivs:\t1") && !out.text().contains("CapEff:\t00000000000005fb"), "{out:?}");
+    // It is an event, and what was decided can be asked for.
+    let events = crate::task::Events::follow(c)?;
+    let running = folder.start(&[&["--privileged"][..], &IDENTITY].concat(), &["sleep", "1000"])?;
+    let told = format!("\"id\":\"{}\"", running.id());
+    eventually("the event is told", || {
+        events
+            .text()
+            .lines()
+            .any(|l| l.contains("/hardened/privileged-admitted") && l.contains(&told) && l.contains("rule 1 ("))
+    })?;
+    let mut explain = std::process::Command::new(std::env::var_os("HARDENCTL").context("HARDENCTL: run scripts/test")?);
+    let explain = explain.args(["explain", "--container", running.id()]);
+    let out = hardened_integration::run(explain, b"", std::time::Duration::from_secs(10))?.ok()?;
+    ensure!(out.text().contains("by rule 1 (") && out.text().contains("privileged"), "{out:?}");
+    running.remove()?;
     // In another namespace, and without the wish.
     let out = folder.run(&["--privileged"], &["true"])?;
     ensure!(out.stderr.contains("the container is privileged"), "{out:?}");

@@ -241,13 +241,13 @@ fn a_limit_on_processes_holds(c: &Containerd) -> Result<()> {
 }
 
 /// `ctr events`, running in the background.
-struct Events {
+pub(crate) struct Events {
     child: std::process::Child,
     file: std::path::PathBuf,
 }
 
 impl Events {
-    fn follow(c: &Containerd) -> Result<Self> {
+    pub(crate) fn follow(c: &Containerd) -> Result<Self> {
         let file = c.home().join(c.id("events"));
         let child = c.command(&["events"]).stdout(std::fs::File::create(&file)?).spawn()?;
         let events = Self { child, file };
@@ -261,8 +261,13 @@ impl Events {
         Ok(events)
     }
 
+    /// All that was told so far.
+    pub(crate) fn text(&self) -> String {
+        std::fs::read_to_string(&self.file).unwrap_or_default()
+    }
+
     fn lines(&self, id: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let text = self.text();
         let wanted = format!("\"container_id\":\"{id}\"");
         text.lines().filter(|l| l.contains("/tasks/") && l.contains(&wanted)).map(str::to_owned).collect()
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
-    CreateTaskRequest, DeleteRequest, KillRequest, Mount, ShutdownRequest, StartRequest, WaitRequest,
+    CreateTaskRequest, DeleteRequest, KillRequest, Mount, ShutdownRequest, StartRequest, StateRequest, WaitRequest,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -152,6 +152,15 @@ impl<'a> Direct<'a> {
             .start(ctx(), &StartRequest { id: self.id.clone(), ..StartRequest::default() })
             .context("Start")?;
         Ok(begin.elapsed())
+    }
+
+    /// Pid of its init.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn pid(&self) -> Result<u32> {
+        let request = StateRequest { id: self.id.clone(), ..StateRequest::default() };
+        Ok(self.client()?.state(ctx(), &request)?.pid)
     }
 
     /// Kill, Wait, Delete and Shutdown, and the shim's own `delete`.

@@ -23,6 +23,7 @@ crate::pod_tests!(
     a_rule_of_the_policy_lets_a_namespace_have_more,
     paths_of_the_host_are_judged,
     volumes_of_the_kubelet_work,
+    user_namespaces_are_not_offered,
     mounts_do_not_propagate_out,
     identity_is_the_pods,
     allow_privilege_escalation_is_tightened,
@@ -503,6 +504,16 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     ensure!(fs::read_to_string(&termination)? == "last words\n");
     ensure!(fs::read_to_string(disk.join("file"))? == "kept\n");
     pod.remove()
+}
+
+/// containerd asks runc alone for its features, so recursive read-only mounts, which work, are not
+/// offered to Kubernetes either.
+fn user_namespaces_are_not_offered(c: &Cri) -> Result<()> {
+    let status = c.call(|mut client| async move { client.status(cri::StatusRequest::default()).await })?;
+    let ours = status.runtime_handlers.into_iter().find(|handler| handler.name == "hardened");
+    let features = ours.and_then(|handler| handler.features).unwrap_or_default();
+    ensure!(!features.user_namespaces, "{features:?}");
+    Ok(())
 }
 
 fn mounts_do_not_propagate_out(c: &Cri) -> Result<()> {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, Output, RUNC, repository};
 
 crate::tests!(
@@ -15,6 +16,7 @@ crate::tests!(
     containerds_default_profile_does_not_let_user_namespaces_through,
     system_folders_stay_writable_where_a_volume_is_mounted,
     read_only_mounts_stay_read_only,
+    recursive_read_only_reaches_the_mounts_below,
     restricted_does_not_execute_from_writable_places,
     exec_cannot_look_into_init,
     no_descriptor_leaks,
@@ -200,6 +202,31 @@ fn read_only_mounts_stay_read_only(c: &Containerd) -> Result<()> {
     let program = "! touch /data/x && ! mount -o remount,rw /data && ! umount /data && ! touch /data/x";
     c.run(&["--mount", &mount], &["sh", "-c", program])?.ok()?;
     c.run(&["--read-only"], &["sh", "-c", "! touch /tmp/x && ! touch /x && touch /dev/shm/x"])?.ok()?;
+    Ok(())
+}
+
+fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
+    let volume = c.home().join(c.id("volume"));
+    fs::create_dir_all(volume.join("below"))?;
+    // Another file system below, in a mount namespace that ends with the program.
+    let script = format!("mount -t tmpfs t {0}/below && exec \"$@\"", volume.display());
+    let config = |options: &[&str]| -> Result<serde_json::Value> {
+        let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+        config["process"]["args"] = serde_json::json!(["/bin/sh", "-c", "touch /srv/below/x; sleep 1000"]);
+        config["process"]["terminal"] = serde_json::json!(false);
+        let mount = serde_json::json!({"destination": "/srv", "type": "bind", "source": volume, "options": options});
+        config["mounts"].as_array_mut().context("mounts")?.push(mount);
+        Ok(config)
+    };
+    for (options, written) in [(["rbind", "ro"], true), (["rbind", "rro"], false)] {
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let direct = Direct::start_under(c, "containerd-shim-hardened-v1", &config(&options)?, &wrapper)?;
+        direct.create_and_start(None)?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let below = format!("/proc/{}/root/srv/below/x", direct.pid()?);
+        ensure!(std::path::Path::new(&below).exists() == written, "{options:?}");
+        direct.end()?;
+    }
     Ok(())
 }
 

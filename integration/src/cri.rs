@@ -102,7 +102,11 @@ impl Cri {
             hostname: name,
             log_directory: logs.display().to_string(),
             linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.containerd.namespace()),
+                cgroup_parent: if with_systemd() {
+                    format!("{}.slice", self.containerd.namespace())
+                } else {
+                    format!("/{}", self.containerd.namespace())
+                },
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(cri::NamespaceOption {
                         pid: cri::NamespaceMode::Container.into(),
@@ -135,6 +139,12 @@ impl Cri {
     pub fn pod(&self, name: &str) -> Result<Pod<'_>> {
         self.run_pod(self.pod_config(name))
     }
+}
+
+/// Whether cgroups are systemd's to make, as on most nodes.
+fn with_systemd() -> bool {
+    fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim() == "systemd")
+        && Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Where a test's policy is.

@@ -534,9 +534,27 @@ impl Containerd {
                 traces.push(folder.display().to_string());
             }
         }
+        if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            traces.extend(folders_named(Path::new("/sys/fs/cgroup"), id));
+        }
         traces.extend(self.shims()?.into_values().filter(|line| line.contains(&format!("-id {id} "))));
         Ok(traces)
     }
+}
+
+/// Folders below with this in their names: systemd's scopes of a container.
+fn folders_named(root: &Path, id: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().contains(id) {
+            found.push(entry.path().display().to_string());
+        }
+        found.extend(folders_named(&entry.path(), id));
+    }
+    found
 }
 
 /// Parent of a process.

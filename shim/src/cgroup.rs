@@ -25,8 +25,26 @@ const KILL_ROUNDS: u32 = 500;
 /// The cgroup of one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
+    /// As in the spec: a path below the hierarchies' mounts, or `slice:prefix:name` for systemd.
     path: PathBuf,
     id: String,
+}
+
+/// The slice and the scope of a `slice:prefix:name`, by which the kubelet's systemd driver names a
+/// cgroup (runtime-spec `config-linux.md`, "Cgroups Path").
+pub(crate) fn systemd_unit(path: &Path) -> Option<(&str, String)> {
+    let mut parts = path.to_str()?.split(':');
+    let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let plain = |part: &str| !part.is_empty() && !part.contains('/') && !part.starts_with('.');
+    let known = parts.next().is_none() && slice.ends_with(".slice") && [slice, prefix, name].into_iter().all(plain);
+    known.then(|| (slice, format!("{prefix}-{name}.scope")))
+}
+
+/// Where systemd puts a slice: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+fn expand(slice: &str) -> PathBuf {
+    let name = slice.trim_end_matches(".slice");
+    let ends = name.char_indices().filter(|(_, c)| *c == '-').map(|(at, _)| at).chain([name.len()]);
+    ends.filter_map(|end| name.get(..end)).map(|part| format!("{part}.slice")).collect()
 }
 
 impl Cgroup {
@@ -43,15 +61,36 @@ impl Cgroup {
         matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified))
     }
 
+    /// Reads and signals by the file system.
     fn manager(&self) -> Result<AnyCgroupManager> {
-        let config =
-            CgroupConfig { cgroup_path: self.path.clone(), systemd_cgroup: false, container_name: self.id.clone() };
+        self.manager_of(self.location(), false)
+    }
+
+    /// Makes, limits and removes: through systemd, where the cgroup is a unit of its.
+    fn owner(&self) -> Result<AnyCgroupManager> {
+        match systemd_unit(&self.path) {
+            Some(_) => self.manager_of(self.path.clone(), true),
+            None => self.manager(),
+        }
+    }
+
+    fn manager_of(&self, cgroup_path: PathBuf, systemd_cgroup: bool) -> Result<AnyCgroupManager> {
+        let config = CgroupConfig { cgroup_path, systemd_cgroup, container_name: self.id.clone() };
         create_cgroup_manager(config).with_context(|| self.name())
     }
 
+    /// The path below the hierarchies' mounts, with a `/` before it.
+    fn location(&self) -> PathBuf {
+        match systemd_unit(&self.path) {
+            Some((slice, scope)) => Path::new("/").join(expand(slice)).join(scope),
+            None => self.path.clone(),
+        }
+    }
+
     /// The path below a hierarchy's mount.
-    fn relative(&self) -> &Path {
-        self.path.strip_prefix("/").unwrap_or(&self.path)
+    fn relative(&self) -> PathBuf {
+        let location = self.location();
+        location.strip_prefix("/").map_or_else(|_| location.clone(), Path::to_owned)
     }
 
     fn name(&self) -> String {
@@ -96,7 +135,7 @@ impl Cgroup {
     pub(crate) fn make_legacy(&self, spec: &Spec) -> Result<()> {
         for (controller, mount) in legacy_mounts()? {
             let mut folder = mount;
-            for component in self.relative() {
+            for component in &self.relative() {
                 let parent = folder.clone();
                 folder.push(component);
                 match std::fs::create_dir(&folder) {
@@ -120,7 +159,7 @@ impl Cgroup {
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
         let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
-        self.manager()?.apply(&options).with_context(|| format!("set the limits of {}", self.name()))
+        self.owner()?.apply(&options).with_context(|| format!("set the limits of {}", self.name()))
     }
 
     /// Moves the calling process, which must have one thread, into the cgroup in every v1
@@ -176,7 +215,7 @@ impl Cgroup {
 
     /// Removes the cgroup; that it is gone already is as well.
     pub(crate) fn remove(&self) -> Result<()> {
-        self.manager()?.remove().with_context(|| format!("remove {}", self.name()))
+        self.owner()?.remove().with_context(|| format!("remove {}", self.name()))
     }
 }
 
@@ -193,4 +232,25 @@ fn inherit(from: &Path, to: &Path) -> Result<()> {
         std::fs::write(to, value.trim()).with_context(|| format!("write {}", to.display()))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_of_systemd_is_found_where_systemd_puts_it() {
+        let location = |path: &str| Cgroup::new(Path::new(path), "x").location();
+        assert_eq!(location("/kubepods/burstable/x"), Path::new("/kubepods/burstable/x"));
+        assert_eq!(
+            location("kubepods-burstable-pod1_2.slice:cri-containerd:abc"),
+            Path::new(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-abc.scope"
+            )
+        );
+        assert_eq!(location("system.slice:a:b"), Path::new("/system.slice/a-b.scope"));
+        for bad in ["a:b:c", "x.slice:../y:z", "x.slice:a:b:c", "/x.slice:a:b", "x.slice::b", "x.slice:a:.."] {
+            assert_eq!(systemd_unit(Path::new(bad)), None, "{bad}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use hardened_sandbox::{Admission, decide};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, systemd_unit};
 use crate::container::Container;
 use crate::fault::{Fault, Result};
 use crate::launcher::wire::{Request, RootfsMount, Task};
@@ -26,6 +26,9 @@ use crate::{host, id, policy};
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// Where systemd is asked to make cgroups (D-Bus specification, "Well-known Message Bus Instances").
+const SYSTEM_BUS: &str = "/var/run/dbus/system_bus_socket";
 
 /// Makes a container and parks its init.
 pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Arc<Container>> {
@@ -152,15 +155,25 @@ fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()
     if let Some(mut linux) = spec.linux().clone() {
         let path = linux.cgroups_path().clone().unwrap_or_else(|| PathBuf::from(format!("/{namespace}/{id}")));
         let text = path.display().to_string();
-        if text.contains(':') {
+        let systemd = systemd_unit(&path).is_some();
+        if systemd && !Cgroup::is_unified() {
             return Err(Fault::state(format!(
-                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver is not supported yet; set \
-                 SystemdCgroup = false for this runtime in containerd's configuration"
+                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver needs cgroup v2; use the \
+                 cgroupfs driver on this node"
             )));
         }
-        if !path.is_absolute() || path.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
+        // libcgroups would ask systemd by its private socket then, and wait for ever.
+        if systemd && !Path::new(SYSTEM_BUS).exists() {
+            return Err(Fault::state(format!(
+                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver needs D-Bus at \
+                 {SYSTEM_BUS}; install dbus, or use the cgroupfs driver on this node"
+            )));
+        }
+        let plain = path.is_absolute() && !path.components().any(|c| matches!(c, std::path::Component::ParentDir));
+        if !systemd && (!plain || text.contains(':')) {
             return Err(Fault::invalid(format!(
-                "hardened: config.json: linux.cgroupsPath {text}: expected an absolute path without .."
+                "hardened: config.json: linux.cgroupsPath {text}: expected an absolute path without .., or \
+                 SLICE:PREFIX:NAME"
             )));
         }
         linux.set_cgroups_path(Some(path));

@@ -280,8 +280,13 @@ fn resources_are_updated_in_place(c: &Cri) -> Result<()> {
         ..cri::UpdateContainerResourcesRequest::default()
     };
     c.call(|mut client| async move { client.update_container_resources(request).await })?;
+    let pid = fs::read_to_string(format!("/run/hardened/k8s.io/{app}/container.json"))?;
+    let pid = serde_json::from_str::<serde_json::Value>(&pid)?["pid"].to_string();
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let read = |controller: &str, file: &str| {
-        let folder = Path::new("/sys/fs/cgroup").join(controller).join(c.containerd().namespace()).join(&app);
+        let of = |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == controller));
+        let path = cgroups.lines().find(of).and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or_default();
+        let folder = Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/'));
         fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
     };
     let limit = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {

@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use oci_spec::runtime::Spec;
 
 use super::wire::{self, Answer, RootfsMount, Task};
-use crate::cgroup::{CGROUP_ROOT, Cgroup};
+use crate::cgroup::{CGROUP_ROOT, Cgroup, systemd_unit};
 use crate::sys;
 
 /// Entry point. The shim's socket is standard input.
@@ -89,7 +89,8 @@ fn run(socket: &UnixStream) -> Result<i32> {
                 }
                 spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
             }
-            let pid = create(builder, bundle)?;
+            let systemd = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).and_then(systemd_unit);
+            let pid = create(builder, bundle, systemd.is_some())?;
             if *loopback {
                 sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
             }
@@ -108,12 +109,12 @@ fn run(socket: &UnixStream) -> Result<i32> {
     }
 }
 
-fn create(builder: ContainerBuilder, bundle: &Path) -> Result<i32> {
+fn create(builder: ContainerBuilder, bundle: &Path, systemd: bool) -> Result<i32> {
     let container = builder
         .validate_id()
         .context("container id")?
         .as_init(bundle)
-        .with_systemd(false)
+        .with_systemd(systemd)
         .build()
         .map_err(|e| anyhow!(chain(&e)))?;
     container.pid().map(|pid| pid.as_raw()).context("libcontainer reports no pid")

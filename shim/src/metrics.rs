@@ -1,5 +1,8 @@
 //! cgroup statistics as containerd's own protobufs.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -8,12 +11,15 @@ use libcgroups::stats::{BlkioDeviceStat, MemoryData, Stats};
 
 use anyhow::{Context, Result};
 
+use crate::cgroup::Cgroup;
+
 /// Statistics of one cgroup, packed for `StatsResponse`.
-pub(crate) fn pack(stats: &Stats, unified: bool) -> Result<Any> {
-    let (name, value) = if unified {
-        ("io.containerd.cgroups.v2.Metrics", unified_metrics(stats).write_to_bytes())
+pub(crate) fn of(cgroup: &Cgroup) -> Result<Any> {
+    let (name, value) = if Cgroup::is_unified() {
+        let folder = cgroup.folder("")?;
+        ("io.containerd.cgroups.v2.Metrics", unified_metrics(&Files(&folder)).write_to_bytes())
     } else {
-        ("io.containerd.cgroups.v1.Metrics", legacy_metrics(stats).write_to_bytes())
+        ("io.containerd.cgroups.v1.Metrics", legacy_metrics(&cgroup.stats()?).write_to_bytes())
     };
     Ok(Any { type_url: name.to_owned(), value: value.context("encode metrics")?, ..Any::default() })
 }
@@ -130,8 +136,34 @@ fn device(stat: &BlkioDeviceStat) -> v1::BlkIOEntry {
     }
 }
 
-fn unified_metrics(stats: &Stats) -> v2::Metrics {
-    let of = |key: &str| stats.memory.stats.get(key).copied().unwrap_or_default();
+/// The files of a v2 cgroup, read as they are: libcgroups fails where a controller is not on, as
+/// hugetlb never is under systemd.
+struct Files<'a>(&'a Path);
+
+impl Files<'_> {
+    fn read(&self, name: &str) -> String {
+        // A controller that is off has no files.
+        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+
+    /// A file with one number; `max` is the largest.
+    fn number(&self, name: &str) -> u64 {
+        let text = self.read(name);
+        if text.trim() == "max" { u64::MAX } else { text.trim().parse().unwrap_or_default() }
+    }
+
+    /// A file with a key and a number on each line.
+    fn table(&self, name: &str) -> HashMap<String, u64> {
+        let pair = |line: &str| line.split_once(' ').and_then(|(k, v)| Some((k.to_owned(), v.trim().parse().ok()?)));
+        self.read(name).lines().filter_map(pair).collect()
+    }
+}
+
+/// Documentation/admin-guide/cgroup-v2.rst, "Controllers".
+fn unified_metrics(files: &Files<'_>) -> v2::Metrics {
+    let (memory, cpu, events) = (files.table("memory.stat"), files.table("cpu.stat"), files.table("memory.events"));
+    let get = |table: &HashMap<String, u64>, key: &str| table.get(key).copied().unwrap_or_default();
+    let of = |key: &str| get(&memory, key);
     let memory = v2::MemoryStat {
         anon: of("anon"),
         file: of("file"),
@@ -164,53 +196,84 @@ fn unified_metrics(stats: &Stats) -> v2::Metrics {
         pglazyfreed: of("pglazyfreed"),
         thp_fault_alloc: of("thp_fault_alloc"),
         thp_collapse_alloc: of("thp_collapse_alloc"),
-        usage: stats.memory.memory.usage,
-        usage_limit: stats.memory.memory.limit,
-        swap_usage: stats.memory.memswap.usage.saturating_sub(stats.memory.memory.usage),
-        swap_limit: stats.memory.memswap.limit,
+        usage: files.number("memory.current"),
+        usage_limit: files.number("memory.max"),
+        swap_usage: files.number("memory.swap.current"),
+        swap_limit: files.number("memory.swap.max"),
         ..Default::default()
     };
-    // libcgroups turns v2's microseconds into nanoseconds; v2's protobuf counts microseconds.
-    let microseconds = |nanoseconds: u64| nanoseconds / 1000;
+    let pids = files.number("pids.max");
     v2::Metrics {
         pids: MessageField::some(v2::PidsStat {
-            current: stats.pids.current,
-            limit: stats.pids.limit,
+            current: files.number("pids.current"),
+            // Without a limit it is 0, as runc's shim has it.
+            limit: if pids == u64::MAX { 0 } else { pids },
             ..Default::default()
         }),
         cpu: MessageField::some(v2::CPUStat {
-            usage_usec: microseconds(stats.cpu.usage.usage_total),
-            user_usec: microseconds(stats.cpu.usage.usage_user),
-            system_usec: microseconds(stats.cpu.usage.usage_kernel),
-            nr_periods: stats.cpu.throttling.periods,
-            nr_throttled: stats.cpu.throttling.throttled_periods,
-            throttled_usec: stats.cpu.throttling.throttled_time,
+            usage_usec: get(&cpu, "usage_usec"),
+            user_usec: get(&cpu, "user_usec"),
+            system_usec: get(&cpu, "system_usec"),
+            nr_periods: get(&cpu, "nr_periods"),
+            nr_throttled: get(&cpu, "nr_throttled"),
+            throttled_usec: get(&cpu, "throttled_usec"),
             ..Default::default()
         }),
         memory: MessageField::some(memory),
-        io: MessageField::some(v2::IOStat { usage: io(stats), ..Default::default() }),
+        memory_events: MessageField::some(v2::MemoryEvents {
+            low: get(&events, "low"),
+            high: get(&events, "high"),
+            max: get(&events, "max"),
+            oom: get(&events, "oom"),
+            oom_kill: get(&events, "oom_kill"),
+            ..Default::default()
+        }),
+        io: MessageField::some(v2::IOStat {
+            usage: files.read("io.stat").lines().filter_map(io).collect(),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
 
-/// v2 has one entry a device.
-fn io(stats: &Stats) -> Vec<v2::IOEntry> {
-    let mut entries: Vec<v2::IOEntry> = Vec::new();
-    let both =
-        stats.blkio.service_bytes.iter().map(|s| (s, true)).chain(stats.blkio.serviced.iter().map(|s| (s, false)));
-    for (stat, bytes) in both {
-        let at = entries.iter().position(|e| (e.major, e.minor) == (stat.major, stat.minor)).unwrap_or_else(|| {
-            entries.push(v2::IOEntry { major: stat.major, minor: stat.minor, ..Default::default() });
-            entries.len() - 1
-        });
-        let Some(entry) = entries.get_mut(at) else { continue };
-        match (bytes, stat.op_type.as_deref().unwrap_or_default().to_ascii_lowercase().as_str()) {
-            (true, "read") => entry.rbytes = stat.value,
-            (true, "write") => entry.wbytes = stat.value,
-            (false, "read") => entry.rios = stat.value,
-            (false, "write") => entry.wios = stat.value,
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
+fn io(line: &str) -> Option<v2::IOEntry> {
+    let mut words = line.split_whitespace();
+    let (major, minor) = words.next()?.split_once(':')?;
+    let mut entry = v2::IOEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, ..Default::default() };
+    for (key, value) in words.filter_map(|word| word.split_once('=')) {
+        let value = value.parse().unwrap_or_default();
+        match key {
+            "rbytes" => entry.rbytes = value,
+            "wbytes" => entry.wbytes = value,
+            "rios" => entry.rios = value,
+            "wios" => entry.wios = value,
             _ => {}
         }
     }
-    entries
+    Some(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_v2_cgroup_is_read_also_where_controllers_are_off() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("cpu.stat", "usage_usec 7\nuser_usec 5\nsystem_usec 2\n"),
+            ("memory.current", "4096\n"),
+            ("memory.max", "max\n"),
+            ("memory.stat", "anon 1024\nfile 2048\n"),
+            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n7:1 \n"),
+        ] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let metrics = unified_metrics(&Files(dir.path()));
+        assert_eq!((metrics.cpu.usage_usec, metrics.cpu.system_usec), (7, 2));
+        assert_eq!((metrics.memory.usage, metrics.memory.usage_limit), (4096, u64::MAX));
+        assert_eq!((metrics.memory.anon, metrics.pids.limit), (1024, 0));
+        assert_eq!((metrics.io.usage.len(), metrics.io.usage[0].wios), (2, 4));
+    }
 }

@@ -20,7 +20,6 @@ use hardened_sandbox::{ExecAdmission, Host};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
-use crate::cgroup::Cgroup;
 use crate::container::Container;
 use crate::events::{Publisher, timestamp};
 use crate::fault::{Fault, Result};
@@ -276,7 +275,7 @@ impl Shim {
 
     fn stats(&self, request: &StatsRequest) -> Result<StatsResponse> {
         let container = self.container(&request.id)?;
-        let stats = metrics::pack(&container.cgroup.stats()?, Cgroup::is_unified())?;
+        let stats = metrics::of(&container.cgroup)?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
 

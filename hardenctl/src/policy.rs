@@ -78,8 +78,7 @@ pub(crate) enum Command {
 pub(crate) fn read(path: &Path) -> Result<Policy, PolicyErrors> {
     let arch = Arch::native().unwrap_or(Arch::X86_64);
     if path.is_file() {
-        let sources = load::read_files(&[path.to_owned()]).map_err(|error| PolicyErrors(vec![error]))?;
-        return Policy::parse(&sources, arch);
+        return load::load_file(path, arch);
     }
     load::load(path, load::Trust::Anyone, arch)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::policy::{Policy, Profile};
 use crate::refusal::Violation;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, both};
 
 /// Every annotation of ours starts with this; one that we do not know is refused.
 pub(crate) const PREFIX: &str = "io.containerd.hardened.v1/";
@@ -46,8 +46,10 @@ pub(crate) fn tighten(
             },
             ("read-only-root", "true") => sandbox.read_only_root = true,
             ("exec", "refuse") => sandbox.exec.refused = true,
-            ("bind-tcp", list) if ports(list).is_some() => narrow(&mut sandbox.bind_tcp, ports(list)),
-            ("connect-tcp", list) if ports(list).is_some() => narrow(&mut sandbox.connect_tcp, ports(list)),
+            ("bind-tcp", list) if ports(list).is_some() => sandbox.bind_tcp = both(&sandbox.bind_tcp, &ports(list)),
+            ("connect-tcp", list) if ports(list).is_some() => {
+                sandbox.connect_tcp = both(&sandbox.connect_tcp, &ports(list))
+            }
             (_, value) => violations.push(match ANNOTATIONS.iter().find(|(known, _)| known == key) {
                 Some((_, takes)) => invalid(key, format!("{value:?} is not what it takes"), format!("give it {takes}")),
                 None => {
@@ -70,11 +72,4 @@ fn ports(list: &str) -> Option<BTreeSet<u16>> {
         return Some(BTreeSet::new());
     }
     list.split(',').map(|port| port.trim().parse().ok()).collect()
-}
-
-fn narrow(now: &mut Option<BTreeSet<u16>>, wanted: Option<BTreeSet<u16>>) {
-    *now = match (now.take(), wanted) {
-        (Some(now), Some(wanted)) => Some(&now & &wanted),
-        (one, None) | (None, one) => one,
-    };
 }

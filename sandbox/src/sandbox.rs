@@ -277,7 +277,7 @@ impl ExecRules {
 }
 
 /// What both lists have, where no list stands for everything.
-fn both(left: &Option<BTreeSet<u16>>, right: &Option<BTreeSet<u16>>) -> Option<BTreeSet<u16>> {
+pub(crate) fn both(left: &Option<BTreeSet<u16>>, right: &Option<BTreeSet<u16>>) -> Option<BTreeSet<u16>> {
     match (left, right) {
         (Some(left), Some(right)) => Some(left & right),
         (one, None) | (None, one) => one.clone(),

@@ -1,7 +1,7 @@
 //! The policy, from outside: files in, a profile for each container or errors out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
-use hardened_sandbox::policy::{Policy, Source, Sources};
+use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, decide};
 use oci_spec::runtime::Spec;
@@ -13,8 +13,9 @@ const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.
 fn parse(files: &[&str]) -> Result<Policy, String> {
     let name = |at: usize| if at == 0 { "policy.toml".into() } else { format!("policy.d/{at}.toml").into() };
     let files = files.iter().enumerate().map(|(at, text)| Source { path: name(at), text: (*text).to_owned() });
-    let sources = Sources { files: files.collect(), ..Sources::default() };
-    Policy::parse(&sources, Arch::native().unwrap()).map_err(|errors| errors.to_string())
+    let files: Vec<Source> = files.collect();
+    let not_read = |path: &std::path::Path| Err(format!("{}: not read", path.display()));
+    Policy::parse(&files, &not_read, Arch::native().unwrap()).map_err(|errors| errors.to_string())
 }
 
 /// A pod's container, as containerd's CRI writes it.

@@ -2,7 +2,7 @@
 //! wider than the node's own profile, and nobody is privileged by annotation.
 #![no_main]
 
-use hardened_sandbox::policy::{Policy, Source, Sources};
+use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{ANNOTATIONS, Facts, Host, decide};
 use libfuzzer_sys::fuzz_target;
@@ -16,8 +16,8 @@ fuzz_target!(|data: &[u8]| {
     let (policy, wishes) = text.split_once("\n---\n").unwrap_or((text, ""));
     let arch = Arch::native().expect("an architecture that we know");
     let file = Source { path: "policy.toml".into(), text: policy.to_owned() };
-    let sources = Sources { files: vec![file], ..Sources::default() };
-    let policy = match Policy::parse(&sources, arch) {
+    let not_read = |path: &std::path::Path| Err(format!("{}: not read", path.display()));
+    let policy = match Policy::parse(&[file], &not_read, arch) {
         Ok(policy) => policy,
         Err(errors) => {
             assert!(!errors.0.is_empty() && !errors.to_string().is_empty());

@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use super::error::{Place, PolicyError, nearest};
 use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, SocketFamily};
 use super::pattern::Patterns;
-use super::{Source, Sources};
+use super::{ReadSeccomp, Source};
 use crate::capability::CapabilitySet;
 use crate::profile;
 use crate::sandbox::{Device, HostPaths, Sandbox, Users};
@@ -21,13 +21,13 @@ pub(super) struct Edit<'a> {
     pub(super) widens: bool,
     pub(super) errors: Vec<PolicyError>,
     source: &'a Source,
-    sources: &'a Sources,
+    read: ReadSeccomp<'a>,
     arch: Arch,
 }
 
 impl<'a> Edit<'a> {
-    pub(super) const fn new(base: Sandbox, source: &'a Source, sources: &'a Sources, arch: Arch) -> Self {
-        Self { sandbox: base, widens: false, errors: Vec::new(), source, sources, arch }
+    pub(super) const fn new(base: Sandbox, source: &'a Source, read: ReadSeccomp<'a>, arch: Arch) -> Self {
+        Self { sandbox: base, widens: false, errors: Vec::new(), source, read, arch }
     }
 
     pub(super) fn apply(&mut self, name: &str, table: &ProfileTable, place: &Place) {
@@ -127,10 +127,9 @@ impl<'a> Edit<'a> {
 
     fn oci(&self, path: &Path) -> Result<Filter, String> {
         let show = path.display();
-        let text = self.sources.seccomp.get(path).ok_or_else(|| format!("{show}: not read"))?;
-        let text = text.as_ref().map_err(ToString::to_string)?;
+        let text = (self.read)(path)?;
         let profile: LinuxSeccomp =
-            serde_json::from_str(text).map_err(|e| format!("{show} is no OCI seccomp profile: {e}"))?;
+            serde_json::from_str(&text).map_err(|e| format!("{show} is no OCI seccomp profile: {e}"))?;
         Filter::from_oci(&profile, self.arch).map_err(|e| format!("{show}: {e}"))
     }
 

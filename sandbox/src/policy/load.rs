@@ -3,15 +3,13 @@
 //! Whoever can write to these files decides what every pod may do. So each file and folder is
 //! opened first, and owner and mode are checked on the open descriptor.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::PolicyError;
-use super::file::PolicyFile;
-use super::{Policy, PolicyErrors, Source, Sources};
+use super::{Policy, PolicyErrors, Source};
 use crate::seccomp::Arch;
 
 /// Where the node's policy is, unless containerd's configuration of the runtime says otherwise.
@@ -38,15 +36,23 @@ pub enum Trust {
 /// # Errors
 /// Everything that is wrong; nothing wider is ever put in its place.
 pub fn load(folder: &Path, trust: Trust, arch: Arch) -> Result<Policy, PolicyErrors> {
-    let sources = read(folder, trust).map_err(|error| PolicyErrors(vec![error]))?;
-    Policy::parse(&sources, arch)
+    let files = read(folder, trust).map_err(|error| PolicyErrors(vec![error]))?;
+    Policy::parse(&files, &|path| read_seccomp(path, trust), arch)
 }
 
-/// Reads `policy.toml`, `policy.d/*.toml` and the seccomp profiles that they name.
+/// Reads and checks one file alone, for a person who works on it.
 ///
 /// # Errors
-/// A file or folder cannot be read, or others than root may write to it.
-pub fn read(folder: &Path, trust: Trust) -> Result<Sources, PolicyError> {
+/// Everything that is wrong.
+pub fn load_file(path: &Path, arch: Arch) -> Result<Policy, PolicyErrors> {
+    let file =
+        read_file(path, Trust::Anyone).and_then(|file| file.ok_or_else(|| PolicyError::file(path, "no such file")));
+    let file = file.map_err(|error| PolicyErrors(vec![error]))?;
+    Policy::parse(&[file], &|path| read_seccomp(path, Trust::Anyone), arch)
+}
+
+/// Reads `policy.toml` and `policy.d/*.toml`.
+fn read(folder: &Path, trust: Trust) -> Result<Vec<Source>, PolicyError> {
     let mut files = Vec::new();
     if open(folder, trust, libc::O_DIRECTORY)?.is_some() {
         files.extend(read_file(&folder.join("policy.toml"), trust)?);
@@ -54,37 +60,15 @@ pub fn read(folder: &Path, trust: Trust) -> Result<Sources, PolicyError> {
             files.extend(read_file(&path, trust)?);
         }
     }
-    Ok(with_seccomp(files, trust))
+    Ok(files)
 }
 
-/// Reads these files alone, for a person who works on them.
-///
-/// # Errors
-/// One cannot be read.
-pub fn read_files(paths: &[PathBuf]) -> Result<Sources, PolicyError> {
-    let mut files = Vec::new();
-    for path in paths {
-        files.push(read_file(path, Trust::Anyone)?.ok_or_else(|| PolicyError::file(path, "no such file"))?);
+fn read_seccomp(path: &Path, trust: Trust) -> Result<String, String> {
+    match read_file(path, trust) {
+        Ok(Some(source)) => Ok(source.text),
+        Ok(None) => Err(format!("{}: no such file", path.display())),
+        Err(error) => Err(error.to_string()),
     }
-    Ok(with_seccomp(files, Trust::Anyone))
-}
-
-/// Adds what `seccomp.oci` names; why it cannot be read is told where it is named.
-fn with_seccomp(files: Vec<Source>, trust: Trust) -> Sources {
-    let mut seccomp = BTreeMap::new();
-    for source in &files {
-        let Ok(file) = toml::from_str::<PolicyFile>(&source.text) else { continue };
-        for path in file.profile.into_values().filter_map(|table| table.into_inner().seccomp.oci) {
-            let path = path.into_inner();
-            let text = match read_file(&path, trust) {
-                Ok(Some(source)) => Ok(source.text),
-                Ok(None) => Err(format!("{}: no such file", path.display())),
-                Err(error) => Err(error.to_string()),
-            };
-            seccomp.insert(path, text);
-        }
-    }
-    Sources { files, seccomp }
 }
 
 /// The `.toml` files of a folder, by name.

@@ -11,7 +11,7 @@ mod rule;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -36,14 +36,8 @@ pub struct Source {
     pub text: String,
 }
 
-/// All files of a policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// `policy.toml`, then `policy.d/*.toml` by name.
-    pub files: Vec<Source>,
-    /// What `seccomp.oci` names, or why it cannot be read.
-    pub seccomp: BTreeMap<PathBuf, Result<String, String>>,
-}
+/// Reads what `seccomp.oci` names, or says why it cannot be read.
+pub type ReadSeccomp<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
 /// Where a profile comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,16 +126,16 @@ impl Policy {
         Self { profiles: profiles.collect(), rules: Vec::new(), default: BuiltIn::Baseline.name().to_owned() }
     }
 
-    /// Reads and checks all files.
+    /// Checks all files: `policy.toml`, then `policy.d/*.toml` by name.
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn parse(sources: &Sources, arch: Arch) -> Result<Self, PolicyErrors> {
+    pub fn parse(files: &[Source], read: ReadSeccomp<'_>, arch: Arch) -> Result<Self, PolicyErrors> {
         let mut policy = Self::built_in(arch);
         let mut errors = Vec::new();
         let mut tables: BTreeMap<String, (Spanned<ProfileTable>, &Source)> = BTreeMap::new();
         let mut default: Option<(String, Place)> = None;
-        for source in &sources.files {
+        for source in files {
             let file: PolicyFile = match toml::from_str(&source.text) {
                 Ok(file) => file,
                 Err(error) => {
@@ -177,7 +171,7 @@ impl Policy {
         }
         let names: Vec<String> = tables.keys().cloned().collect();
         for name in &names {
-            policy.build(name, &names, &mut tables, sources, arch, &mut errors);
+            policy.build(name, &names, &mut tables, read, arch, &mut errors);
         }
         policy.check_rules(&mut errors);
         if let Some((name, place)) = default {
@@ -200,7 +194,7 @@ impl Policy {
         name: &str,
         names: &[String],
         tables: &mut BTreeMap<String, (Spanned<ProfileTable>, &Source)>,
-        sources: &Sources,
+        read: ReadSeccomp<'_>,
         arch: Arch,
         errors: &mut Vec<PolicyError>,
     ) {
@@ -211,7 +205,7 @@ impl Policy {
             Some(base) => (base.get_ref().clone(), Place::of(source, base.span())),
             None => (BuiltIn::Baseline.name().to_owned(), place.clone()),
         };
-        self.build(&base, names, tables, sources, arch, errors);
+        self.build(&base, names, tables, read, arch, errors);
         let base = match self.find(&base, &at) {
             Ok(base) => base,
             Err(error) if !names.contains(&base) => return errors.push(error),
@@ -222,7 +216,7 @@ impl Policy {
                 ));
             }
         };
-        let mut edit = Edit::new(base.sandbox.clone(), source, sources, arch);
+        let mut edit = Edit::new(base.sandbox.clone(), source, read, arch);
         edit.apply(name, &table, &place);
         let widens = base.widens || edit.widens;
         errors.append(&mut edit.errors);

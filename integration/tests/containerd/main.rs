@@ -1,6 +1,6 @@
 //! The shim under real containerd, of both generations.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use hardened_integration::cri::Cri;
@@ -40,21 +40,25 @@ macro_rules! pod_tests {
 }
 pub(crate) use pod_tests;
 
+/// A daemon, started by the first test that asks for it.
+struct Lazy<T>(Mutex<Option<Result<Arc<T>, String>>>);
+
+impl<T> Lazy<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn get(&self, start: impl FnOnce() -> Result<T>) -> Result<Arc<T>, String> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert_with(|| start().map(Arc::new).map_err(|e| format!("cannot start containerd: {e:#}"))).clone()
+    }
+}
+
 fn main() {
-    let arguments = Arguments::from_args();
-    let all = |generation| Ok((Arc::new(Containerd::start(generation)?), Arc::new(Cri::start(generation)?)));
-    let daemons: Vec<(Arc<Containerd>, Arc<Cri>)> = if arguments.list {
-        Vec::new()
-    } else {
-        let started: Result<Vec<_>> = Generation::ALL.into_iter().map(all).collect();
-        match started {
-            Ok(daemons) => daemons,
-            Err(error) => {
-                eprintln!("cannot start containerd: {error:#}");
-                std::process::exit(1);
-            }
-        }
-    };
+    let mut arguments = Arguments::from_args();
+    // Several parts of names, with commas between them.
+    let parts = arguments.filter.take().unwrap_or_default();
+    let daemons = Arc::new([const { (Lazy::new(), Lazy::new()) }; Generation::ALL.len()]);
     let modules = [
         ("task", task::TESTS),
         ("rpc", rpc::TESTS),
@@ -75,10 +79,10 @@ fn main() {
                 continue;
             }
             for (name, test) in tests {
-                let daemon = daemons.get(at).map(|(daemon, _)| Arc::clone(daemon));
-                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || match daemon {
-                    Some(daemon) => test(&daemon).map_err(|e| format!("{e:#}").into()),
-                    None => Ok(()),
+                let daemons = Arc::clone(&daemons);
+                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
+                    let daemon = daemons[at].0.get(|| Containerd::start(generation))?;
+                    Ok(test(&daemon).map_err(|e| format!("{e:#}"))?)
                 }));
             }
         }
@@ -86,14 +90,15 @@ fn main() {
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
         for (module, tests) in [("pods", pods::TESTS), ("node", node::TESTS)] {
             for (name, test) in tests {
-                let cri = daemons.get(at).map(|(_, cri)| Arc::clone(cri));
-                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || match cri {
-                    Some(cri) => test(&cri).map_err(|e| format!("{e:#}").into()),
-                    None => Ok(()),
+                let daemons = Arc::clone(&daemons);
+                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
+                    let cri = daemons[at].1.get(|| Cri::start(generation))?;
+                    Ok(test(&cri).map_err(|e| format!("{e:#}"))?)
                 }));
             }
         }
     }
+    trials.retain(|trial| parts.split(',').any(|part| trial.name().contains(part)));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Torn down before the process exits, whatever the tests said.
     drop(daemons);

@@ -99,12 +99,15 @@ fn a_container_without_streams_runs(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// Runs `ctr` on a terminal of 33 rows and 77 columns, with what is typed on it.
-fn on_terminal(c: &Containerd, arguments: &[&str], typed: &str) -> Result<hardened_integration::Output> {
+/// Runs `ctr` on a terminal of 33 rows and 77 columns; once it shows `shown`, `typed` is typed.
+fn on_terminal(c: &Containerd, arguments: &[&str], shown: &str, typed: &str) -> Result<hardened_integration::Output> {
     let ctr = c.command(arguments);
+    let transcript = c.home().join(c.id("transcript"));
     let mut script = Command::new("sh");
-    script.arg("-c").arg(format!(
-        "({typed}) | script -qefc 'stty rows 33 cols 77; {}' /dev/null",
+    script.env("TRANSCRIPT", &transcript).arg("-c").arg(format!(
+        "touch $TRANSCRIPT
+         (for i in $(seq 600); do grep -q '{shown}' $TRANSCRIPT && break; sleep 0.1; done; printf '{typed}') |
+         script -qefc 'stty rows 33 cols 77; {}' $TRANSCRIPT",
         quoted(&ctr, '"').replace('\'', "'\\''")
     ));
     run(&mut script, b"", Duration::from_secs(60))
@@ -112,8 +115,10 @@ fn on_terminal(c: &Containerd, arguments: &[&str], typed: &str) -> Result<harden
 
 fn a_terminal_has_the_callers_size(c: &Containerd) -> Result<()> {
     let id = c.id("tty");
-    let arguments = ["run", "--rm", "-t", "--runtime", HARDENED, IMAGE, &id, "sh", "-c", "sleep 0.5; stty size; tty"];
-    let out = on_terminal(c, &arguments, "sleep 2")?;
+    // ctr tells the size once the program runs.
+    let program = "for i in 1 2 3 4 5 6 7 8 9; do stty size | grep 33 && break; sleep 0.3; done; tty";
+    let arguments = ["run", "--rm", "-t", "--runtime", HARDENED, IMAGE, &id, "sh", "-c", program];
+    let out = on_terminal(c, &arguments, "/dev/pts/", "")?;
     ensure!(out.text().contains("33 77") && out.text().contains("/dev/pts/0"), "{out:?}");
     Ok(())
 }
@@ -132,7 +137,7 @@ fn ctrl_c_interrupts_a_program_on_a_terminal(c: &Containerd) -> Result<()> {
         "-c",
         "trap \\\"echo caught; exit 5\\\" INT; echo ready; while :; do sleep 0.1; done",
     ];
-    let out = on_terminal(c, &arguments, "sleep 1.5; printf \"\\003\"; sleep 2")?;
+    let out = on_terminal(c, &arguments, "ready", "\\003")?;
     ensure!(out.text().contains("caught") && out.status == 5, "{out:?}");
     Ok(())
 }
@@ -141,7 +146,7 @@ fn an_exec_gets_a_terminal_of_its_own(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sleep", "1000"])?;
     let exec_id = c.id("exec");
     let arguments = ["tasks", "exec", "-t", "--exec-id", &exec_id, running.id(), "sh", "-c", "tty; exit 6"];
-    let out = on_terminal(c, &arguments, "sleep 1")?;
+    let out = on_terminal(c, &arguments, "/dev/pts/", "")?;
     ensure!(out.text().contains("/dev/pts/0") && out.status == 6, "{out:?}");
     running.remove()
 }

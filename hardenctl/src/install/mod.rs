@@ -19,6 +19,12 @@ use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 /// The policy that a node gets where it has none.
 const POLICY: &str = include_str!("../../../configs/policy.toml");
 
+/// AppArmor's profiles, for a node that runs it.
+const APPARMOR: [(&str, &str); 2] = [
+    ("/etc/apparmor.d/abstractions/hardened", include_str!("../../../configs/apparmor/abstractions/hardened")),
+    ("/etc/apparmor.d/hardened", include_str!("../../../configs/apparmor/hardened")),
+];
+
 const SHIM: &str = "containerd-shim-hardened-v1";
 
 /// What all three take.
@@ -108,6 +114,21 @@ impl Node {
         }
     }
 
+    fn runs_apparmor(&self) -> bool {
+        self.at(Path::new("/sys/kernel/security/apparmor/profiles")).exists()
+    }
+
+    /// Loads what was put in place; what runs in a profile of the same name is in the new one.
+    fn load_apparmor(&self) -> Result<()> {
+        let [.., (profiles, _)] = APPARMOR;
+        let out = on_node(&self.root, Path::new("apparmor_parser")).args(["-r", profiles]).output();
+        let out = out.context("run apparmor_parser: install the package apparmor")?;
+        if !out.status.success() {
+            bail!("apparmor_parser -r {profiles}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
+    }
+
     fn record(&self) -> PathBuf {
         self.at(Path::new("/var/lib/hardened/install.json"))
     }
@@ -133,6 +154,12 @@ impl Install {
             applied.put_if_absent(&node.policy(), POLICY.as_bytes(), 0o644)?;
             for (path, text) in layout.changes(checker.as_ref(), before.as_ref())? {
                 applied.put(&path, text.as_bytes(), 0o644)?;
+            }
+            if node.runs_apparmor() {
+                for (path, text) in APPARMOR {
+                    applied.put(&node.at(Path::new(path)), text.as_bytes(), 0o644)?;
+                }
+                node.load_apparmor()?;
             }
             if let (Some(checker), Some(before)) = (&checker, &before) {
                 checker.verify(before, &checker.dump()?).context("containerd's configuration, as it would be")?;
@@ -177,6 +204,10 @@ impl Uninstall {
             if applied.changed() {
                 self.restart.run(&layout, &node.root)?;
             }
+            // The profiles stay loaded until the next boot: containers may still run in them.
+            for (path, _) in APPARMOR {
+                applied.remove_unedited(&node.at(Path::new(path)))?;
+            }
             // Last: containers that still run need it until they are gone.
             applied.remove(&node.binary())?;
             applied.forget(&node.record())
@@ -203,6 +234,12 @@ impl Status {
             ("policy", node.policy().display().to_string(), policy),
             ("containerd", layout.describe(), if configured { "installed" } else { "missing" }),
         ];
+        let mut rows = rows.to_vec();
+        if node.runs_apparmor() {
+            let [.., (profiles, _)] = APPARMOR;
+            let path = node.at(Path::new(profiles));
+            rows.push(("AppArmor", path.display().to_string(), record.state(&path)));
+        }
         let whole = rows.iter().all(|(.., state)| *state != "missing");
         if node.json {
             let rows: Vec<_> =

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use hardened_sandbox::policy::load;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Host, LEAST_LANDLOCK_ABI, probe};
+use hardened_sandbox::{AppArmor, Host, LEAST_LANDLOCK_ABI, OWN_APPARMOR, probe};
 use serde::Serialize;
 
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
@@ -120,14 +120,20 @@ fn landlock(host: &Host) -> Vec<Finding> {
 }
 
 fn confinement(host: &Host) -> Vec<Finding> {
-    let (found, state) = match (host.apparmor, host.selinux) {
+    let (found, state) = match (host.apparmor != AppArmor::Off, host.selinux) {
         (true, true) => ("AppArmor and SELinux", State::Good),
         (true, false) => ("AppArmor", State::Good),
         (false, true) => ("SELinux", State::Good),
         (false, false) => ("none", State::Reduced),
     };
     let cost = "pods that ask for an AppArmor profile or SELinux label are refused";
-    vec![Finding { label: Some("lsm"), ..finding("AppArmor or SELinux", found, state, cost) }]
+    let mut all = vec![Finding { label: Some("lsm"), ..finding("AppArmor or SELinux", found, state, cost) }];
+    if let AppArmor::On(loaded) = &host.apparmor {
+        let (found, state) =
+            if loaded.contains(OWN_APPARMOR) { ("loaded", State::Good) } else { ("not loaded", State::Bad) };
+        all.push(finding("AppArmor profile", found, state, "run: hardenctl install, which loads it"));
+    }
+    all
 }
 
 fn cgroups() -> Finding {

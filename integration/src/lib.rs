@@ -277,10 +277,12 @@ impl Containerd {
             ),
             Generation::One => ("io.containerd.grpc.v1.cri", ""),
         };
+        let no_apparmor = !Path::new("/sys/kernel/security/apparmor").exists();
+        let selinux = has_selinux();
         let pause = if image.is_empty() { "sandbox_image = 'docker.io/hardened/pause:1'\n" } else { "" };
         format!(
             "{image}[plugins.'{runtime}']\n{pause}restrict_oom_score_adj = true\n\
-             netns_mounts_under_state_dir = true\ndisable_apparmor = true\n\
+             netns_mounts_under_state_dir = true\ndisable_apparmor = {no_apparmor}\nenable_selinux = {selinux}\n\
              [plugins.'{runtime}'.cni]\nbin_dir = '/usr/lib/cni'\nconf_dir = '{home}/cni'\n\
              [plugins.'{runtime}'.containerd]\ndefault_runtime_name = 'hardened'\n\
              [plugins.'{runtime}'.containerd.runtimes.hardened]\nruntime_type = '{HARDENED}'\n\
@@ -555,6 +557,11 @@ fn folders_named(root: &Path, id: &str) -> Vec<String> {
         found.extend(folders_named(&entry.path(), id));
     }
     found
+}
+
+/// Whether the kernel runs SELinux.
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// Parent of a process.

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec
 use crate::annotation;
 use crate::host::{Host, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::identity::{Identity, Kind};
+use crate::label::{self, Labels};
 use crate::landlock_plan::LandlockPlan;
 use crate::mask_plan::MaskPlan;
 use crate::plan::LockdownPlan;
@@ -37,6 +38,8 @@ pub struct Facts {
     pub sources: BTreeMap<PathBuf, PathBuf>,
     /// The container's id: containerd keeps some of its files by it.
     pub container: String,
+    /// SELinux labels of the spec that the node's SELinux policy does not know.
+    pub unknown_labels: Vec<String>,
 }
 
 /// A container that may start.
@@ -118,10 +121,11 @@ impl Admission {
         };
         let plan = LockdownPlan {
             masks: None,
+            files_label: None,
             capabilities: hardened.capabilities,
-            // An exec that names no label gets the container's.
-            apparmor: hardened.apparmor.or_else(|| self.plan.apparmor.clone()),
-            selinux: hardened.selinux.or_else(|| self.plan.selinux.clone()),
+            // An exec has its container's labels.
+            apparmor: &hardened.labels.apparmor | &self.plan.apparmor,
+            selinux: hardened.labels.selinux.or_else(|| self.plan.selinux.clone()),
             landlock: self.plan.landlock.as_ref().map(|plan| plan.for_exec(&self.sandbox.exec)),
             seccomp,
             cwd: hardened.cwd,
@@ -179,7 +183,7 @@ pub fn decide(mut spec: Spec, policy: &Policy, host: &Host, facts: &Facts) -> Re
     }
     let program = compile(&sandbox.filter).map_err(|violation| refusal(vec![violation]))?;
     let mut notes = Vec::new();
-    let Some(plan) = harden(&mut spec, &sandbox, facts, host, program, &mut notes) else {
+    let Some(plan) = harden(&mut spec, &sandbox, &identity, facts, host, program, &mut notes) else {
         let missing = Violation::invalid("process", "missing", "give the container a process and a linux section");
         return Err(refusal(vec![missing]));
     };
@@ -261,15 +265,13 @@ fn check_node(sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
             "boot Linux 6.7 or newer, or take the ports out of the profile and the annotations",
         ));
     }
-    for (labels, what) in [(&sandbox.apparmor, "AppArmor profiles"), (&sandbox.selinux, "SELinux labels")] {
-        if labels.len() > 1 {
-            let names: Vec<&str> = labels.iter().map(String::as_str).collect();
-            violations.push(Violation::invalid(
-                "policy",
-                format!("the profiles name several default {what}: {}", names.join(", ")),
-                "ask for a profile that names none, or the same",
-            ));
-        }
+    if sandbox.selinux.len() > 1 {
+        let names: Vec<&str> = sandbox.selinux.iter().map(String::as_str).collect();
+        violations.push(Violation::invalid(
+            "policy",
+            format!("the profiles name several default SELinux labels: {}", names.join(", ")),
+            "ask for a profile that names none, or the same",
+        ));
     }
 }
 
@@ -311,6 +313,16 @@ fn check(
             "requested, and this node's kernel does not run SELinux",
             "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
         ));
+    }
+    for label in &facts.unknown_labels {
+        violations.push(
+            Violation::invalid(
+                "process.selinuxLabel",
+                format!("{label} is no label of this node's SELinux policy"),
+                "mend seLinuxOptions, or load the module that has the type: semodule -i FILE",
+            )
+            .of_container("securityContext.seLinuxOptions"),
+        );
     }
     if asks_for_privileged(spec) && !sandbox.privileged {
         violations.insert(
@@ -368,10 +380,20 @@ fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations:
     }
 }
 
+/// Gives a container that names no SELinux labels its own: for its process, and for its files,
+/// which is the answer.
+fn label_files(labels: &mut Labels, linux: &Linux, identity: &Identity, facts: &Facts) -> Option<String> {
+    let (process, files) = label::default_selinux(identity, facts);
+    let files = labels.selinux.as_deref().map_or(Some(files), label::file_label);
+    labels.selinux.get_or_insert(process);
+    linux.mount_label().clone().filter(|label| !label.is_empty()).or(files)
+}
+
 /// Rewrites the spec to the sandbox; `None` only without a process or a linux section.
 fn harden(
     spec: &mut Spec,
     sandbox: &Sandbox,
+    identity: &Identity,
     facts: &Facts,
     host: &Host,
     program: Program,
@@ -382,6 +404,7 @@ fn harden(
     let mut mounts = spec.mounts().clone().unwrap_or_default();
 
     let hardened = process::harden(&mut process, sandbox, host, notes);
+    let mut labels = hardened.labels;
     let landlock = sandbox.landlock.then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));
     mounts::harden(&mut linux, &mut mounts, sandbox, facts, host, notes);
     if sandbox.read_only_root
@@ -392,6 +415,12 @@ fn harden(
         spec.set_root(Some(root));
         notes.push(Note::new("root.readonly", "set by the profile"));
     }
+    let files_label = if host.selinux && !sandbox.is_open() {
+        label_files(&mut labels, &linux, identity, facts)
+    } else {
+        linux.mount_label().clone()
+    };
+    mounts::label(&mut linux, &mut mounts, files_label.as_deref());
     let masks = MaskPlan::new(&linux, &mounts);
     // libcontainer's filter compiler swaps the operands of SCMP_CMP_MASKED_EQ: it gets no filter.
     linux.set_seccomp(None);
@@ -407,8 +436,9 @@ fn harden(
     Some(LockdownPlan {
         masks: Some(masks),
         capabilities: hardened.capabilities,
-        apparmor: hardened.apparmor,
-        selinux: hardened.selinux,
+        apparmor: labels.apparmor,
+        selinux: labels.selinux,
+        files_label,
         landlock,
         seccomp: program,
         cwd: hardened.cwd,

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::decision::Admission;
+use crate::label;
 use crate::refusal::Note;
 use crate::sandbox::{Access, HostPaths, Sandbox, Users};
 
@@ -73,8 +74,14 @@ impl Sandbox {
             ("sysctls", every(self.sysctls.iter().map(ToString::to_string))),
             ("limits", list(&mut self.limits.iter().map(|(name, most)| format!("{name} {most}")))),
             ("users", every(self.users.iter().map(users_of))),
-            ("AppArmor default", list(&mut self.apparmor.iter().cloned())),
-            ("SELinux default", list(&mut self.selinux.iter().cloned())),
+            (
+                "AppArmor",
+                list(
+                    &mut label::own_apparmor(self).map(str::to_owned).into_iter().chain(self.apparmor.iter().cloned()),
+                ),
+            ),
+            ("SELinux default", self.selinux.first().cloned().unwrap_or_else(|| label::DEFAULT_SELINUX.to_owned())),
+            ("SELinux types too", list(&mut self.selinux_types.iter().cloned())),
             ("exec", if self.exec.refused { "refused" } else { "allowed" }.to_owned()),
             ("exec programs", if programs.is_empty() { "any".to_owned() } else { programs }),
             ("exec hides", paths(&self.exec.hidden)),

@@ -1,6 +1,6 @@
 //! What the node's kernel offers, as facts that a decision is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Least Landlock ABI that containers are started under: 2 (Linux 5.19), the first that lets a
 /// program move files between directories. Every later one is used where the kernel has it.
@@ -18,8 +18,8 @@ pub struct Host {
     pub seccomp: bool,
     /// Whether `vm.memfd_noexec` exists (Linux 6.3).
     pub memfd_noexec: bool,
-    /// Whether AppArmor is enabled.
-    pub apparmor: bool,
+    /// AppArmor.
+    pub apparmor: AppArmor,
     /// Whether SELinux is enabled.
     pub selinux: bool,
     /// Whether this process may raise limits and lower OOM scores (CAP_SYS_RESOURCE).
@@ -43,7 +43,7 @@ impl Host {
             landlock_abi: 7,
             seccomp: true,
             memfd_noexec: true,
-            apparmor: true,
+            apparmor: AppArmor::Assumed,
             selinux: true,
             may_raise_limits: true,
             oom_score_adj: 0,
@@ -51,4 +51,15 @@ impl Host {
             processors: 2,
         }
     }
+}
+
+/// AppArmor on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppArmor {
+    /// The kernel does not run it.
+    Off,
+    /// The names of the profiles that are loaded.
+    On(BTreeSet<String>),
+    /// It runs, with every profile loaded.
+    Assumed,
 }

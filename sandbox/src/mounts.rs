@@ -173,6 +173,18 @@ pub(crate) fn is_read_only(mount: &Mount) -> bool {
 }
 
 /// Adds the options that take rights away, and the masks that are missing.
+/// Labels the file systems that are made for this container alone. libcontainer would label cgroups
+/// and message queues too, which the kernel refuses for what is mounted elsewhere already.
+pub(crate) fn label(linux: &mut Linux, mounts: &mut [Mount], label: Option<&str>) {
+    linux.set_mount_label(None);
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return };
+    for mount in mounts.iter_mut().filter(|m| matches!(m.typ().as_deref(), Some("tmpfs" | "devpts"))) {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.push(format!("context={label}"));
+        mount.set_options(Some(options));
+    }
+}
+
 pub(crate) fn harden(
     linux: &mut Linux,
     mounts: &mut [Mount],

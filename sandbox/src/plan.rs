@@ -1,5 +1,6 @@
 //! The lock-down plan: what a process of the container applies to itself before `execve`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::capability::CapabilitySet;
@@ -37,10 +38,12 @@ pub struct LockdownPlan {
     pub masks: Option<MaskPlan>,
     /// Exactly the sets that the process has when the payload starts.
     pub capabilities: Capabilities,
-    /// AppArmor profile to enter on `execve`.
-    pub apparmor: Option<String>,
+    /// AppArmor profiles to enter on `execve`, stacked; none where the node runs no AppArmor.
+    pub apparmor: BTreeSet<String>,
     /// SELinux label to take on `execve`.
     pub selinux: Option<String>,
+    /// SELinux label of the root file system, for who mounts it.
+    pub files_label: Option<String>,
     /// Rights to files and ports; absent for a privileged container alone.
     #[serde(deserialize_with = "Option::deserialize")]
     pub landlock: Option<LandlockPlan>,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::host::Host;
+use crate::host::{AppArmor, Host};
 use crate::lockdown::sys;
 
 /// Asks the kernel what it offers.
@@ -15,13 +15,28 @@ pub fn probe() -> Host {
         landlock_abi: sys::landlock_abi(),
         seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
         memfd_noexec: Path::new("/proc/sys/vm/memfd_noexec").exists(),
-        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        apparmor: apparmor(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         may_raise_limits: caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE)
             .unwrap_or(false),
         oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
         hard_limits: hard_limits(),
         processors: u32::try_from(processors()).unwrap_or(0),
+    }
+}
+
+/// AppArmor as it is now: profiles come and go. Without securityfs containerd takes it for off too.
+#[must_use]
+pub fn apparmor() -> AppArmor {
+    if !read("/sys/module/apparmor/parameters/enabled").starts_with('Y') {
+        return AppArmor::Off;
+    }
+    match std::fs::read_to_string("/sys/kernel/security/apparmor/profiles") {
+        // Lines such as "web (enforce)".
+        Ok(list) => {
+            AppArmor::On(list.lines().filter_map(|l| l.rsplit_once(" (")).map(|(name, _)| name.to_owned()).collect())
+        }
+        Err(_) => AppArmor::Off,
     }
 }
 

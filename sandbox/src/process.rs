@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimit
 
 use crate::capability::CapabilitySet;
 use crate::host::Host;
+use crate::label::{self, Labels};
 use crate::plan::Capabilities;
 use crate::refusal::{Note, Violation};
 use crate::sandbox::{ExecRules, Sandbox, Users};
@@ -21,8 +22,7 @@ const MAX_ARGUMENT_BYTES: usize = 2 << 20;
 #[derive(Debug)]
 pub(crate) struct Hardened {
     pub(crate) capabilities: Capabilities,
-    pub(crate) apparmor: Option<String>,
-    pub(crate) selinux: Option<String>,
+    pub(crate) labels: Labels,
     pub(crate) cwd: PathBuf,
     pub(crate) home: Option<u32>,
 }
@@ -54,7 +54,7 @@ pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violation
     for users in &sandbox.users {
         check_user(process, users, violations);
     }
-    check_labels(process, sandbox, host, violations);
+    label::check(process, sandbox, host, violations);
 }
 
 fn check_user(process: &Process, users: &Users, violations: &mut Vec<Violation>) {
@@ -99,62 +99,6 @@ fn check_user(process: &Process, users: &Users, violations: &mut Vec<Violation>)
 fn shown(ranges: &Option<std::collections::BTreeSet<(u32, u32)>>) -> String {
     let ranges = ranges.iter().flatten().map(|(first, last)| format!("{first} to {last}"));
     ranges.collect::<Vec<_>>().join(", ")
-}
-
-fn check_labels(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
-    match process.apparmor_profile().as_deref() {
-        None | Some("") => {}
-        Some("unconfined") if sandbox.privileged => {}
-        Some("unconfined") => violations.push(
-            Violation::policy(
-                "process.apparmorProfile",
-                "unconfined",
-                "use appArmorProfile.type RuntimeDefault or Localhost",
-            )
-            .of_container("securityContext.appArmorProfile"),
-        ),
-        Some(name) if !host.apparmor => violations.push(
-            Violation::unsupported(
-                "process.apparmorProfile",
-                format!("{name} is requested, and this node's kernel does not run AppArmor"),
-                "take appArmorProfile out of the pod, or schedule it on a node with AppArmor",
-            )
-            .of_container("securityContext.appArmorProfile"),
-        ),
-        Some(_) => {}
-    }
-    match process.selinux_label().as_deref() {
-        None | Some("") => {}
-        // The type that container-selinux gives to privileged containers.
-        Some(label) if label.split(':').nth(2) == Some("spc_t") && !sandbox.privileged => violations.push(
-            Violation::policy(
-                "process.selinuxLabel",
-                format!("{label} is the unconfined type of privileged containers"),
-                "take seLinuxOptions.type out of the pod",
-            )
-            .of_container("securityContext.seLinuxOptions"),
-        ),
-        Some(label) if !host.selinux => violations.push(
-            Violation::unsupported(
-                "process.selinuxLabel",
-                format!("{label} is requested, and this node's kernel does not run SELinux"),
-                "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
-            )
-            .of_container("securityContext.seLinuxOptions"),
-        ),
-        Some(_) => {}
-    }
-    for (labels, present, what) in
-        [(&sandbox.apparmor, host.apparmor, "AppArmor"), (&sandbox.selinux, host.selinux, "SELinux")]
-    {
-        if let (Some(label), false) = (labels.first(), present) {
-            violations.push(Violation::unsupported(
-                "node",
-                format!("the profile demands {label}, and this node's kernel does not run {what}"),
-                format!("take it out of the profile's labels, or boot a kernel with {what}"),
-            ));
-        }
-    }
 }
 
 /// Refuses an exec that the profile's exec rules do not allow.
@@ -240,9 +184,10 @@ pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, note
         notes.push(Note::new("process.noNewPrivileges", "set: it always is"));
     }
     // Both are applied by the lock-down, which reads back what the kernel did.
-    let wanted = |label: Option<String>| label.filter(|l| !l.is_empty());
-    let apparmor = wanted(process.apparmor_profile().clone()).or_else(|| sandbox.apparmor.first().cloned());
-    let selinux = wanted(process.selinux_label().clone()).or_else(|| sandbox.selinux.first().cloned());
+    let labels = label::choose(process, sandbox, host);
+    if process.apparmor_profile().as_deref() == Some("unconfined") && !labels.apparmor.is_empty() {
+        notes.push(Note::new("process.apparmorProfile", "unconfined is not: it gets the node's own profile"));
+    }
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
     bound(process, sandbox, notes);
@@ -250,7 +195,7 @@ pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, note
     let home = complete_environment(process);
     let cwd = process.cwd().clone();
     process.set_cwd(PathBuf::from("/"));
-    Hardened { capabilities, apparmor, selinux, cwd, home }
+    Hardened { capabilities, labels, cwd, home }
 }
 
 fn requested(process: &Process) -> Capabilities {

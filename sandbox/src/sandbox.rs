@@ -55,10 +55,12 @@ pub struct Sandbox {
     pub(crate) limits: BTreeMap<String, u64>,
     /// Who may run: every one must allow it.
     pub(crate) users: BTreeSet<Users>,
-    /// AppArmor profile of a process that asks for none.
+    /// AppArmor profiles that every process is in, beside this product's own.
     pub(crate) apparmor: BTreeSet<String>,
     /// SELinux label of a process that asks for none.
     pub(crate) selinux: BTreeSet<String>,
+    /// SELinux types that a pod may ask for, beside those of Kubernetes' baseline.
+    pub(crate) selinux_types: BTreeSet<String>,
     /// What an exec gets beyond its container: less.
     pub(crate) exec: ExecRules,
 }
@@ -184,6 +186,7 @@ impl Sandbox {
             users: BTreeSet::new(),
             apparmor: BTreeSet::new(),
             selinux: BTreeSet::new(),
+            selinux_types: BTreeSet::new(),
             exec: ExecRules::default(),
         }
     }
@@ -215,6 +218,7 @@ impl Sandbox {
             users: &self.users | &other.users,
             apparmor: &self.apparmor | &other.apparmor,
             selinux: &self.selinux | &other.selinux,
+            selinux_types: &self.selinux_types & &other.selinux_types,
             exec: self.exec.meet(&other.exec),
         }
     }

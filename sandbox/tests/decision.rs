@@ -5,7 +5,7 @@ use hardened_sandbox::capability::CapabilitySet;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Admission, Facts, Host, LockdownPlan, Reason, Refusal};
+use hardened_sandbox::{Admission, AppArmor, Facts, Host, LockdownPlan, Reason, Refusal};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const HOSTILE: &str = include_str!("../fuzz/corpus/decide/hostile.json");
 
 fn host() -> Host {
     Host {
-        apparmor: false,
+        apparmor: AppArmor::Off,
         selinux: false,
         may_raise_limits: false,
         oom_score_adj: 100,
@@ -88,10 +88,56 @@ fn a_mechanism_that_is_mandatory_and_missing_refuses() {
     for field in ["apparmorProfile", "selinuxLabel"] {
         let asked = spec(|s| s["process"][field] = json!("a:b:c"));
         assert_eq!(refusal(asked.clone(), &host(), &Facts::default()).0, Reason::Unsupported);
-        let able = Host { apparmor: true, selinux: true, ..host() };
-        let plan = decide(asked, &able, &Facts::default()).unwrap().plan().clone();
-        assert_eq!(plan.apparmor.or(plan.selinux).as_deref(), Some("a:b:c"), "{field}");
     }
+}
+
+#[test]
+fn every_process_has_the_nodes_apparmor_profile_whatever_it_asks_for() {
+    let loaded = ["hardened", "hardened-raw", "web"].map(str::to_owned).into();
+    let able = Host { apparmor: AppArmor::On(loaded), ..host() };
+    let of = |profile: Value| {
+        let asked = spec(|s| s["process"]["apparmorProfile"] = profile);
+        decide(asked, &able, &Facts::default()).map(|a| a.plan().apparmor.iter().cloned().collect::<Vec<_>>().join("+"))
+    };
+    for name in [Value::Null, json!(""), json!("unconfined"), json!("cri-containerd.apparmor.d")] {
+        assert_eq!(of(name).unwrap(), "hardened");
+    }
+    assert_eq!(of(json!("web")).unwrap(), "hardened+web");
+    let (reason, text) = {
+        let refusal = of(json!("shop")).unwrap_err();
+        (refusal.reason(), refusal.to_string())
+    };
+    assert_eq!(reason, Reason::Unsupported);
+    assert!(text.contains("shop is not loaded") && text.contains("apparmor_parser -r"), "{text}");
+    let bare = Host { apparmor: AppArmor::On([].into()), ..host() };
+    let (reason, text) = refusal(spec(|_| {}), &bare, &Facts::default());
+    assert_eq!(reason, Reason::Unsupported);
+    assert!(text.contains("profile hardened is not loaded"), "{text}");
+}
+
+#[test]
+fn selinux_labels_are_the_pods_within_bounds_or_its_own() {
+    let able = Host { selinux: true, ..host() };
+    let of = |label: &str| {
+        let asked = spec(|s| s["process"]["selinuxLabel"] = json!(label));
+        let facts = Facts { container: "web".to_owned(), ..Facts::default() };
+        decide(asked, &able, &facts).map(|a| (a.plan().selinux.clone().unwrap(), a.plan().files_label.clone().unwrap()))
+    };
+    let (process, files) = of("").unwrap();
+    assert!(process.starts_with("system_u:system_r:container_t:s0:c"), "{process}");
+    assert_eq!(files, process.replace("system_r:container_t", "object_r:container_file_t"));
+    let asked = "system_u:system_r:container_init_t:s0:c1,c2";
+    assert_eq!(of(asked).unwrap(), (asked.to_owned(), "system_u:object_r:container_file_t:s0:c1,c2".to_owned()));
+    for beyond in [
+        "system_u:system_r:spc_t:s0",
+        "system_u:system_r:unconfined_t:s0",
+        "unconfined_u:unconfined_r:container_t:s0",
+        "container_t",
+    ] {
+        assert_eq!(of(beyond).unwrap_err().reason(), Reason::Policy, "{beyond}");
+    }
+    let unknown = Facts { unknown_labels: vec!["system_u:system_r:container_t:s9".to_owned()], ..Facts::default() };
+    assert_eq!(refusal(spec(|_| {}), &able, &unknown).0, Reason::Invalid);
 }
 
 #[test]

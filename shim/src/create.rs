@@ -9,7 +9,7 @@ use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use hardened_sandbox::{Admission, decide};
+use hardened_sandbox::{Admission, Host, decide};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::{Cgroup, systemd_unit};
@@ -46,7 +46,9 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
 
     // Read anew each time: a change is for the containers that come after it.
     let policy = policy::load(request.options.as_ref())?;
-    let admission = decide(spec, &policy, &shim.host, &facts)?;
+    // Profiles of AppArmor may have been loaded since.
+    let host = Host { apparmor: hardened_sandbox::apparmor(), ..shim.host.clone() };
+    let admission = decide(spec, &policy, &host, &facts)?;
     drop(policy);
     log::info!("container {}: admitted by {}", request.id, admission.by());
     for note in admission.notes() {
@@ -201,10 +203,15 @@ async fn launch(
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
     let rootfs = admission.spec().root().as_ref().map(|r| r.path().clone()).unwrap_or_default();
+    let label = admission.plan().files_label.as_deref().unwrap_or_default();
     let mounts = request
         .rootfs
         .iter()
-        .map(|m| RootfsMount { kind: m.type_.clone(), source: m.source.clone(), options: m.options.clone() })
+        .map(|m| RootfsMount {
+            kind: m.type_.clone(),
+            source: m.source.clone(),
+            options: labelled(m.options.clone(), &m.type_, label),
+        })
         .collect();
     let loopback = makes(admission.spec(), LinuxNamespaceType::Network);
     let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, loopback };
@@ -217,6 +224,14 @@ async fn launch(
     };
     let process = admission.spec().process().as_ref();
     launch_with_streams(shim, message, state.path(), streams, process).await
+}
+
+/// containerd labels a root file system where it knows the label; the sandbox's own it does not.
+fn labelled(mut options: Vec<String>, kind: &str, label: &str) -> Vec<String> {
+    if !label.is_empty() && kind != "bind" && !options.iter().any(|o| o.starts_with("context=")) {
+        options.push(format!("context=\"{label}\""));
+    }
+    options
 }
 
 /// Runs a launcher for a process with its streams: pipes, or a terminal.

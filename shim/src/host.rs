@@ -7,8 +7,11 @@ use anyhow::Context;
 use hardened_sandbox::Facts;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-/// Which namespaces that the spec joins by path are the host's own, and where its bind mounts
-/// really come from.
+/// Where the kernel tells whether it knows a label: selinuxfs.
+const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
+
+/// Which namespaces that the spec joins by path are the host's own, where its bind mounts really
+/// come from, and which of its SELinux labels the node does not know.
 ///
 /// # Errors
 /// A namespace that cannot be looked at: it might be one of them.
@@ -22,6 +25,9 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
             facts.sources.insert(source.clone(), real);
         }
     }
+    let process = spec.process().as_ref().and_then(|p| p.selinux_label().clone());
+    let files = spec.linux().as_ref().and_then(|l| l.mount_label().clone());
+    facts.unknown_labels.extend([process, files].into_iter().flatten().filter(|label| is_unknown(label)));
     for namespace in spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
         if let Some(path) = namespace.path()
             && is_own(namespace.typ(), path)
@@ -31,6 +37,12 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// Whether SELinux is there and does not know the label.
+fn is_unknown(label: &str) -> bool {
+    !label.is_empty()
+        && std::fs::write(SELINUX_CONTEXT, label).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidInput)
 }
 
 /// Whether a path leads to this process's own namespace.

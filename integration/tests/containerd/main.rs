@@ -8,6 +8,7 @@ use hardened_integration::{Containerd, Generation};
 use libtest_mimic::{Arguments, Trial};
 
 mod adversity;
+mod apparmor;
 mod churn;
 mod node;
 mod pods;
@@ -17,6 +18,7 @@ mod recovery;
 mod refusals;
 mod rpc;
 mod sandbox;
+mod selinux;
 mod stdio;
 mod task;
 
@@ -70,7 +72,15 @@ fn main() {
         ("policy", policy::TESTS),
         ("churn", churn::TESTS),
         ("programs", programs::TESTS),
+        ("apparmor", apparmor::TESTS),
+        ("selinux", selinux::TESTS),
     ];
+    // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
+    let ignored = |module: &str| match module {
+        "apparmor" => !apparmor::is_on(),
+        "selinux" => !selinux::is_on(),
+        _ => false,
+    };
     let mut trials = Vec::new();
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
         for (module, tests) in modules {
@@ -80,21 +90,32 @@ fn main() {
             }
             for (name, test) in tests {
                 let daemons = Arc::clone(&daemons);
-                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
-                    let daemon = daemons[at].0.get(|| Containerd::start(generation))?;
-                    Ok(test(&daemon).map_err(|e| format!("{e:#}"))?)
-                }));
+                trials.push(
+                    Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
+                        let daemon = daemons[at].0.get(|| Containerd::start(generation))?;
+                        Ok(test(&daemon).map_err(|e| format!("{e:#}"))?)
+                    })
+                    .with_ignored_flag(ignored(module)),
+                );
             }
         }
     }
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
-        for (module, tests) in [("pods", pods::TESTS), ("node", node::TESTS)] {
+        for (module, tests) in [
+            ("pods", pods::TESTS),
+            ("node", node::TESTS),
+            ("apparmor", apparmor::POD_TESTS),
+            ("selinux", selinux::POD_TESTS),
+        ] {
             for (name, test) in tests {
                 let daemons = Arc::clone(&daemons);
-                trials.push(Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
-                    let cri = daemons[at].1.get(|| Cri::start(generation))?;
-                    Ok(test(&cri).map_err(|e| format!("{e:#}"))?)
-                }));
+                trials.push(
+                    Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
+                        let cri = daemons[at].1.get(|| Cri::start(generation))?;
+                        Ok(test(&cri).map_err(|e| format!("{e:#}"))?)
+                    })
+                    .with_ignored_flag(ignored(module)),
+                );
             }
         }
     }

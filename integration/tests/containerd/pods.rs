@@ -73,6 +73,8 @@ fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
         container_path: at.to_owned(),
         host_path: host.display().to_string(),
         readonly,
+        // As the kubelet asks for with volumes of its own.
+        selinux_relabel: true,
         ..cri::Mount::default()
     }
 }

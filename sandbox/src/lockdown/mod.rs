@@ -174,7 +174,7 @@ struct CapabilitiesDropped<'a> {
 
 impl<'a> CapabilitiesDropped<'a> {
     fn label(self) -> Result<Labelled<'a>, Failure> {
-        label::apply(self.plan.apparmor.as_deref(), self.plan.selinux.as_deref())?;
+        label::apply(&self.plan.apparmor, self.plan.selinux.as_deref())?;
         Ok(Labelled { plan: self.plan })
     }
 }

@@ -55,13 +55,12 @@ impl<'a> Edit<'a> {
             }
             self.sandbox.limits.insert(limit.get_ref().clone(), *most);
         }
-        for (labels, given) in
-            [(&mut self.sandbox.apparmor, &table.labels.apparmor), (&mut self.sandbox.selinux, &table.labels.selinux)]
-        {
-            if let Some(label) = given {
-                *labels = [label.clone()].into();
-            }
+        self.sandbox.apparmor.extend(table.labels.apparmor.clone());
+        if let Some(label) = &table.labels.selinux {
+            self.sandbox.selinux = [label.clone()].into();
         }
+        self.widens |= !table.labels.selinux_types.is_empty();
+        self.sandbox.selinux_types.extend(table.labels.selinux_types.iter().cloned());
         let exec = &mut self.sandbox.exec;
         exec.refused |= table.exec.refuse;
         exec.read_only |= table.exec.read_only;

@@ -95,7 +95,7 @@ pub struct ProfileTable {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, u64>"))]
     pub limits: BTreeMap<Spanned<String>, u64>,
-    /// Mandatory access control of processes that ask for none.
+    /// Mandatory access control: AppArmor and SELinux.
     #[serde(default)]
     pub labels: LabelsTable,
     /// What `kubectl exec`, exec probes, hooks and debug sessions may do, beside the above.
@@ -309,10 +309,17 @@ pub struct UserTable {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LabelsTable {
-    /// AppArmor profile. Kubernetes: `securityContext.appArmorProfile`.
+    /// AppArmor profile that every process is in, beside the product's own and the one that the
+    /// pod asks for: what all allow is allowed. Kubernetes: `securityContext.appArmorProfile`.
     pub apparmor: Option<String>,
-    /// SELinux label, `user:role:type:level`. Kubernetes: `securityContext.seLinuxOptions`.
+    /// SELinux label of a process that asks for none, `user:role:type:level`. Default:
+    /// `system_u:system_r:container_t` with categories of the pod's own. Kubernetes:
+    /// `securityContext.seLinuxOptions`.
     pub selinux: Option<String>,
+    /// SELinux types that a pod may ask for, beside `container_t`, `container_init_t`,
+    /// `container_kvm_t` and `container_engine_t`. Widens.
+    #[serde(default)]
+    pub selinux_types: Vec<String>,
 }
 
 /// Exec.

@@ -1,0 +1,223 @@
+//! AppArmor profiles and SELinux labels: what a process gets, and what it may ask for.
+
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::Process;
+
+use crate::capability::CapabilitySet;
+use crate::decision::Facts;
+use crate::host::{AppArmor, Host};
+use crate::identity::Identity;
+use crate::refusal::Violation;
+use crate::sandbox::Sandbox;
+
+/// This product's own AppArmor profile (`configs/apparmor/hardened`). Every process is in it,
+/// and what a pod asks for is stacked on top: the kernel allows what both allow.
+pub const OWN_APPARMOR: &str = "hardened";
+
+/// The same, for sandboxes that give CAP_NET_RAW.
+const OWN_APPARMOR_RAW: &str = "hardened-raw";
+
+/// What containerd and Docker call `RuntimeDefault`: on this runtime, its own profile.
+const RUNTIME_DEFAULT: [&str; 3] = ["runtime/default", "cri-containerd.apparmor.d", "docker-default"];
+
+/// Label of a process that asks for none, in words.
+pub(crate) const DEFAULT_SELINUX: &str = "container_t with the pod's own categories";
+
+/// User and role of every container. (Kubernetes' Pod Security Standards let no pod choose them.)
+const SELINUX_PROCESS: &str = "system_u:system_r";
+
+/// Type of a process that asks for none, and of its files: container-selinux and refpolicy.
+const SELINUX_TYPE: &str = "container_t";
+const SELINUX_FILE_TYPE: &str = "system_u:object_r:container_file_t";
+
+/// Types that a pod may ask for: those of Kubernetes' Pod Security Standards, level baseline.
+const SELINUX_TYPES: [&str; 4] = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+
+/// The labels of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Labels {
+    /// AppArmor profiles, stacked.
+    pub(crate) apparmor: BTreeSet<String>,
+    pub(crate) selinux: Option<String>,
+}
+
+/// The AppArmor profile that the process asks for, beyond this product's own.
+fn requested_apparmor(process: &Process) -> Option<&str> {
+    let name = process.apparmor_profile().as_deref().filter(|name| !name.is_empty() && *name != "unconfined")?;
+    (!RUNTIME_DEFAULT.contains(&name)).then_some(name)
+}
+
+fn requested_selinux(process: &Process) -> Option<&str> {
+    process.selinux_label().as_deref().filter(|label| !label.is_empty())
+}
+
+/// The AppArmor profile that no process of the sandbox is without.
+pub(crate) fn own_apparmor(sandbox: &Sandbox) -> Option<&'static str> {
+    const NET_RAW: CapabilitySet = CapabilitySet::of(&["NET_RAW"]);
+    match sandbox.is_open() {
+        true => None,
+        false if NET_RAW.is_subset(sandbox.capabilities) => Some(OWN_APPARMOR_RAW),
+        false => Some(OWN_APPARMOR),
+    }
+}
+
+/// What the process gets on this node.
+pub(crate) fn choose(process: &Process, sandbox: &Sandbox, host: &Host) -> Labels {
+    let mut labels = Labels::default();
+    if host.apparmor != AppArmor::Off {
+        labels.apparmor = sandbox.apparmor.clone();
+        labels.apparmor.extend(requested_apparmor(process).map(str::to_owned));
+        labels.apparmor.extend(own_apparmor(sandbox).map(str::to_owned));
+    }
+    if host.selinux {
+        labels.selinux = requested_selinux(process).map(str::to_owned).or_else(|| sandbox.selinux.first().cloned());
+    }
+    labels
+}
+
+/// Labels of process and files for a container on an SELinux node where neither the pod nor the
+/// policy says any: containerd's CRI without `enable_selinux`, and `ctr`.
+pub(crate) fn default_selinux(identity: &Identity, facts: &Facts) -> (String, String) {
+    let level = level(identity.sandbox_id.as_deref().unwrap_or(&facts.container));
+    (format!("{SELINUX_PROCESS}:{SELINUX_TYPE}:{level}"), format!("{SELINUX_FILE_TYPE}:{level}"))
+}
+
+/// The type of files for a process label, at the same level.
+pub(crate) fn file_label(process: &str) -> Option<String> {
+    process.splitn(4, ':').nth(3).map(|level| format!("{SELINUX_FILE_TYPE}:{level}"))
+}
+
+/// Two of the 1024 categories by the pod's id: pods are kept apart, and containers of one pod,
+/// started by different shims, are not. (FNV-1a, for an answer that no later version changes.)
+fn level(id: &str) -> String {
+    let hash =
+        id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let (low, high) = (hash % 1024, (hash >> 32) % 1023);
+    let high = if high >= low { high + 1 } else { high };
+    format!("s0:c{},c{}", low.min(high), low.max(high))
+}
+
+/// Refuses labels that cannot be had, or that the sandbox does not give.
+pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+    check_apparmor(process, sandbox, host, violations);
+    check_selinux(process, sandbox, host, violations);
+    let demands =
+        [(&sandbox.apparmor, host.apparmor == AppArmor::Off, "AppArmor"), (&sandbox.selinux, !host.selinux, "SELinux")];
+    for (labels, missing, what) in demands {
+        if let (Some(label), true) = (labels.first(), missing) {
+            violations.push(Violation::unsupported(
+                "node",
+                format!("the profile demands {label}, and this node's kernel does not run {what}"),
+                format!("take it out of the profile's labels, or boot a kernel with {what}"),
+            ));
+        }
+    }
+}
+
+fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+    let requested = requested_apparmor(process);
+    match &host.apparmor {
+        AppArmor::Assumed => {}
+        AppArmor::Off => {
+            if let Some(name) = requested {
+                violations.push(
+                    Violation::unsupported(
+                        "process.apparmorProfile",
+                        format!("{name} is requested, and this node's kernel does not run AppArmor"),
+                        "take appArmorProfile out of the pod, or schedule it on a node with AppArmor",
+                    )
+                    .of_container("securityContext.appArmorProfile"),
+                );
+            }
+        }
+        AppArmor::On(loaded) => {
+            if let Some(name) = requested
+                && !loaded.contains(name)
+            {
+                violations.push(
+                    Violation::unsupported(
+                        "process.apparmorProfile",
+                        format!("the AppArmor profile {name} is not loaded on this node"),
+                        format!("load it on every node with: apparmor_parser -r /etc/apparmor.d/{name}"),
+                    )
+                    .of_container("securityContext.appArmorProfile"),
+                );
+            }
+            let own = own_apparmor(sandbox).filter(|own| !loaded.contains(*own));
+            if let Some(own) = own {
+                violations.push(Violation::unsupported(
+                    "node",
+                    format!("the AppArmor profile {own} is not loaded"),
+                    "load it with: apparmor_parser -r /etc/apparmor.d/hardened (hardenctl install puts it there)",
+                ));
+            }
+            for name in sandbox.apparmor.iter().filter(|name| !loaded.contains(*name)) {
+                violations.push(Violation::unsupported(
+                    "node",
+                    format!("the profile demands the AppArmor profile {name}, which is not loaded"),
+                    format!("load it with: apparmor_parser -r /etc/apparmor.d/{name}"),
+                ));
+            }
+        }
+    }
+}
+
+fn check_selinux(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+    let Some(label) = requested_selinux(process) else { return };
+    let mut refuse = |problem: String, advice: &str, by: fn(&'static str, String, String) -> Violation| {
+        violations.push(
+            by("process.selinuxLabel", problem, advice.to_owned()).of_container("securityContext.seLinuxOptions"),
+        );
+    };
+    if !host.selinux {
+        return refuse(
+            format!("{label} is requested, and this node's kernel does not run SELinux"),
+            "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
+            Violation::unsupported,
+        );
+    }
+    if sandbox.privileged {
+        return;
+    }
+    let mut parts = label.splitn(4, ':');
+    let (user_and_role, kind) =
+        (format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default()), parts.next());
+    let kind = kind.unwrap_or_default();
+    if user_and_role != SELINUX_PROCESS {
+        refuse(
+            format!("{label}: a container's user and role are {SELINUX_PROCESS}"),
+            "take seLinuxOptions.user and .role out of the pod",
+            Violation::policy,
+        );
+    }
+    if !SELINUX_TYPES.contains(&kind) && !sandbox.selinux_types.contains(kind) {
+        refuse(
+            format!("{label}: {kind:?} is not one of the types that may be had: {}", SELINUX_TYPES.join(", ")),
+            "take seLinuxOptions.type out of the pod; the node's policy can add types in labels.selinux-types",
+            Violation::policy,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_kept_apart_by_two_categories_that_differ() {
+        let mut seen = BTreeSet::new();
+        for n in 0..1000 {
+            let level = level(&format!("pod-{n}"));
+            let categories: Vec<u32> = level
+                .strip_prefix("s0:c")
+                .and_then(|c| c.split_once(",c"))
+                .map(|(low, high)| [low, high].map(|c| c.parse().unwrap_or(9999)).to_vec())
+                .unwrap_or_default();
+            assert!(matches!(categories[..], [low, high] if low < high && high < 1024), "{level}");
+            seen.insert(level);
+        }
+        assert!(seen.len() > 990, "{}", seen.len());
+        assert_eq!(level("pod"), "s0:c615,c748", "the answer is the same for ever");
+    }
+}

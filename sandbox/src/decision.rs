@@ -8,7 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec
 use crate::annotation;
 use crate::host::{Host, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::identity::{Identity, Kind};
-use crate::label::{self, Labels};
+use crate::label;
 use crate::landlock_plan::LandlockPlan;
 use crate::mask_plan::MaskPlan;
 use crate::plan::LockdownPlan;
@@ -380,15 +380,6 @@ fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations:
     }
 }
 
-/// Gives a container that names no SELinux labels its own: for its process, and for its files,
-/// which is the answer.
-fn label_files(labels: &mut Labels, linux: &Linux, identity: &Identity, facts: &Facts) -> Option<String> {
-    let (process, files) = label::default_selinux(identity, facts);
-    let files = labels.selinux.as_deref().map_or(Some(files), label::file_label);
-    labels.selinux.get_or_insert(process);
-    linux.mount_label().clone().filter(|label| !label.is_empty()).or(files)
-}
-
 /// Rewrites the spec to the sandbox; `None` only without a process or a linux section.
 fn harden(
     spec: &mut Spec,
@@ -415,11 +406,11 @@ fn harden(
         spec.set_root(Some(root));
         notes.push(Note::new("root.readonly", "set by the profile"));
     }
-    let files_label = if host.selinux && !sandbox.is_open() {
-        label_files(&mut labels, &linux, identity, facts)
-    } else {
-        linux.mount_label().clone()
-    };
+    let mut files_label = linux.mount_label().clone().filter(|label| !label.is_empty());
+    if host.selinux && !sandbox.is_open() {
+        let (process, files) = label::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, facts);
+        (labels.selinux, files_label) = (Some(process), Some(files));
+    }
     mounts::label(&mut linux, &mut mounts, files_label.as_deref());
     let masks = MaskPlan::new(&linux, &mounts);
     // libcontainer's filter compiler swaps the operands of SCMP_CMP_MASKED_EQ: it gets no filter.

@@ -71,21 +71,28 @@ pub(crate) fn choose(process: &Process, sandbox: &Sandbox, host: &Host) -> Label
         labels.apparmor.extend(own_apparmor(sandbox).map(str::to_owned));
     }
     if host.selinux {
-        labels.selinux = requested_selinux(process).map(str::to_owned).or_else(|| sandbox.selinux.first().cloned());
+        // A privileged pod's sandbox asks for more than it gets.
+        let requested = requested_selinux(process).filter(|label| sandbox.is_open() || may_have(label, sandbox));
+        labels.selinux = requested.map(str::to_owned).or_else(|| sandbox.selinux.first().cloned());
     }
     labels
 }
 
-/// Labels of process and files for a container on an SELinux node where neither the pod nor the
-/// policy says any: containerd's CRI without `enable_selinux`, and `ctr`.
-pub(crate) fn default_selinux(identity: &Identity, facts: &Facts) -> (String, String) {
-    let level = level(identity.sandbox_id.as_deref().unwrap_or(&facts.container));
-    (format!("{SELINUX_PROCESS}:{SELINUX_TYPE}:{level}"), format!("{SELINUX_FILE_TYPE}:{level}"))
-}
-
-/// The type of files for a process label, at the same level.
-pub(crate) fn file_label(process: &str) -> Option<String> {
-    process.splitn(4, ':').nth(3).map(|level| format!("{SELINUX_FILE_TYPE}:{level}"))
+/// Labels of process and files on an SELinux node, from what is said of either: both are at one
+/// level. Neither is where containerd's CRI has no `enable_selinux`, and with `ctr`; it labels the
+/// files alone for a privileged pod's sandbox.
+pub(crate) fn complete(
+    process: Option<&str>,
+    files: Option<&str>,
+    identity: &Identity,
+    facts: &Facts,
+) -> (String, String) {
+    let said = process.or(files).and_then(|label| label.splitn(4, ':').nth(3)).map(str::to_owned);
+    let level = said.unwrap_or_else(|| level(identity.sandbox_id.as_deref().unwrap_or(&facts.container)));
+    (
+        process.map_or_else(|| format!("{SELINUX_PROCESS}:{SELINUX_TYPE}:{level}"), str::to_owned),
+        files.map_or_else(|| format!("{SELINUX_FILE_TYPE}:{level}"), str::to_owned),
+    )
 }
 
 /// Two of the 1024 categories by the pod's id: pods are kept apart, and containers of one pod,
@@ -180,24 +187,38 @@ fn check_selinux(process: &Process, sandbox: &Sandbox, host: &Host, violations: 
     if sandbox.privileged {
         return;
     }
-    let mut parts = label.splitn(4, ':');
-    let (user_and_role, kind) =
-        (format!("{}:{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default()), parts.next());
-    let kind = kind.unwrap_or_default();
-    if user_and_role != SELINUX_PROCESS {
+    let kind = type_of(label);
+    if !has_user_and_role(label) {
         refuse(
             format!("{label}: a container's user and role are {SELINUX_PROCESS}"),
             "take seLinuxOptions.user and .role out of the pod",
             Violation::policy,
         );
     }
-    if !SELINUX_TYPES.contains(&kind) && !sandbox.selinux_types.contains(kind) {
+    if !has_type(label, sandbox) {
         refuse(
             format!("{label}: {kind:?} is not one of the types that may be had: {}", SELINUX_TYPES.join(", ")),
             "take seLinuxOptions.type out of the pod; the node's policy can add types in labels.selinux-types",
             Violation::policy,
         );
     }
+}
+
+fn type_of(label: &str) -> &str {
+    label.split(':').nth(2).unwrap_or_default()
+}
+
+fn has_user_and_role(label: &str) -> bool {
+    label.strip_prefix(SELINUX_PROCESS).is_some_and(|rest| rest.starts_with(':'))
+}
+
+fn has_type(label: &str, sandbox: &Sandbox) -> bool {
+    let kind = type_of(label);
+    SELINUX_TYPES.contains(&kind) || sandbox.selinux_types.contains(kind)
+}
+
+fn may_have(label: &str, sandbox: &Sandbox) -> bool {
+    has_user_and_role(label) && has_type(label, sandbox)
 }
 
 #[cfg(test)]

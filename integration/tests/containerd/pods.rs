@@ -74,7 +74,7 @@ fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
         host_path: host.display().to_string(),
         readonly,
         // As the kubelet asks for with volumes of its own.
-        selinux_relabel: true,
+        selinux_relabel: host.to_string_lossy().contains("/kubelet/pods/"),
         ..cri::Mount::default()
     }
 }

@@ -143,8 +143,7 @@ impl Cri {
 
 /// Whether cgroups are systemd's to make, as on most nodes.
 fn with_systemd() -> bool {
-    fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim() == "systemd")
-        && Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+    fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim() == "systemd") && crate::has_cgroup_v2()
 }
 
 /// Where a test's policy is.

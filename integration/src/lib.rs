@@ -277,7 +277,7 @@ impl Containerd {
             ),
             Generation::One => ("io.containerd.grpc.v1.cri", ""),
         };
-        let no_apparmor = !Path::new("/sys/kernel/security/apparmor").exists();
+        let no_apparmor = !has_apparmor();
         let selinux = has_selinux();
         let pause = if image.is_empty() { "sandbox_image = 'docker.io/hardened/pause:1'\n" } else { "" };
         format!(
@@ -536,12 +536,43 @@ impl Containerd {
                 traces.push(folder.display().to_string());
             }
         }
-        if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        if has_cgroup_v2() {
             traces.extend(folders_named(Path::new("/sys/fs/cgroup"), id));
         }
         traces.extend(self.shims()?.into_values().filter(|line| line.contains(&format!("-id {id} "))));
         Ok(traces)
     }
+}
+
+/// Whether this kernel has cgroup v2 only.
+#[must_use]
+pub fn has_cgroup_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// The cgroup of a process: its folder of a v1 controller, or of v2.
+///
+/// # Errors
+/// The process is gone, or has no such cgroup.
+pub fn cgroup_of(pid: i32, controller: &str) -> Result<PathBuf> {
+    let controller = if has_cgroup_v2() { "" } else { controller };
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let of = |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == controller));
+    let path = cgroups.lines().find(of).and_then(|line| line.splitn(3, ':').nth(2)).context("no such cgroup")?;
+    Ok(Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/')))
+}
+
+/// Whether a process of the host, with all its capabilities, can write to a device once it is in
+/// this cgroup.
+///
+/// # Errors
+/// It fails for another reason than the cgroup's device rules.
+pub fn opens_in(cgroup: &Path, device: &str) -> Result<bool> {
+    let script = format!("echo $$ >{}/cgroup.procs && exec 3>{device}", cgroup.display());
+    let out = Command::new("sh").args(["-c", &script]).output()?;
+    let error = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success() || error.contains("Operation not permitted"), "{device}: {error}");
+    Ok(out.status.success())
 }
 
 /// Folders below with this in their names: systemd's scopes of a container.
@@ -559,9 +590,16 @@ fn folders_named(root: &Path, id: &str) -> Vec<String> {
     found
 }
 
-/// Whether the kernel runs SELinux.
-fn has_selinux() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
+/// Whether the kernel runs AppArmor.
+#[must_use]
+pub fn has_apparmor() -> bool {
+    Path::new("/sys/kernel/security/apparmor/profiles").exists()
+}
+
+/// Whether the kernel runs SELinux, and enforces its policy.
+#[must_use]
+pub fn has_selinux() -> bool {
+    fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1")
 }
 
 /// Parent of a process.

@@ -1,11 +1,13 @@
 //! The container's cgroup, by libcgroups.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use hardened_sandbox::DeviceFilter;
 use libcgroups::common::{
     AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt, FreezerState, create_cgroup_manager,
     get_cgroup_setup,
@@ -155,6 +157,23 @@ impl Cgroup {
             self.apply(resources)?;
         }
         Ok(())
+    }
+
+    /// Has the kernel ask the spec's device rules, on cgroup v2. On v1 they are among the limits.
+    ///
+    /// For a container whose init is parked in the cgroup: nothing of the image has run yet.
+    pub(crate) fn confine_devices(&self, spec: &Spec) -> Result<()> {
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+        let Some(rules) =
+            resources.and_then(|r| r.devices().as_ref()).filter(|rules| !rules.is_empty() && Self::is_unified())
+        else {
+            return Ok(());
+        };
+        let folder = File::open(self.folder("")?).with_context(|| format!("open {}", self.name()))?;
+        let program = sys::load_device_program(DeviceFilter::compile(rules).instructions())
+            .context("load the device program (a kernel with CONFIG_CGROUP_BPF takes it)")?;
+        sys::attach_device_program(&folder, &program)
+            .with_context(|| format!("attach the device program to {}", self.name()))
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {

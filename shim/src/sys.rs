@@ -128,6 +128,55 @@ pub(crate) fn watch(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Loads a device program: bpf(2), `BPF_PROG_LOAD` of `BPF_PROG_TYPE_CGROUP_DEVICE`.
+pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` (linux/bpf.h) that the command reads.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+    }
+    const PROG_LOAD: libc::c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let load = Load {
+        kind: CGROUP_DEVICE,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        // No helper is called that asks for another.
+        license: c"Apache-2.0".as_ptr() as u64,
+    };
+    // SAFETY: the pointers outlive the call, and the sizes are those of what they point to.
+    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) })?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Asks a device program about each device that processes of a cgroup, and of those below it, open
+/// or make: bpf(2), `BPF_PROG_ATTACH`. Others that are attached there or above are asked too.
+pub(crate) fn attach_device_program(cgroup: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
+    /// The part of `union bpf_attr` (linux/bpf.h) that the command reads.
+    #[repr(C)]
+    struct Attach {
+        target: i32,
+        program: i32,
+        kind: u32,
+        flags: u32,
+    }
+    const PROG_ATTACH: libc::c_int = 8;
+    const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let attach = Attach {
+        target: cgroup.as_fd().as_raw_fd(),
+        program: program.as_fd().as_raw_fd(),
+        kind: CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    // SAFETY: reads the structure, whose size is given.
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>()) }).map(drop)
+}
+
 /// Takes over a descriptor that libcontainer or the kernel handed to this process by number.
 pub(crate) fn adopt(fd: i32) -> OwnedFd {
     // SAFETY: callers pass numbers that came with SCM_RIGHTS, which nobody else owns.

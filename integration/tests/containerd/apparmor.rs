@@ -1,6 +1,5 @@
 //! AppArmor enforcing: `scripts/guest` boots a kernel that runs it.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,11 +21,6 @@ crate::tests!(
 
 /// The claims about pods.
 pub(crate) const POD_TESTS: &[crate::PodTest] = &[("pods_get_it_by_every_kind", pods_get_it_by_every_kind)];
-
-/// Whether this kernel runs it.
-pub(crate) fn is_on() -> bool {
-    Path::new("/sys/kernel/security/apparmor/profiles").exists()
-}
 
 const SHOW: &[&str] = &["cat", "/proc/self/attr/current"];
 

@@ -77,8 +77,8 @@ fn main() {
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
-        "apparmor" => !apparmor::is_on(),
-        "selinux" => !selinux::is_on(),
+        "apparmor" => !hardened_integration::has_apparmor(),
+        "selinux" => !hardened_integration::has_selinux(),
         _ => false,
     };
     let mut trials = Vec::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, Pod, container_config, security};
-use hardened_integration::{Generation, eventually};
+use hardened_integration::{Generation, cgroup_of, eventually, has_cgroup_v2, opens_in};
 use k8s_cri::v1 as cri;
 
 crate::pod_tests!(
@@ -282,22 +282,17 @@ fn resources_are_updated_in_place(c: &Cri) -> Result<()> {
         ..cri::UpdateContainerResourcesRequest::default()
     };
     c.call(|mut client| async move { client.update_container_resources(request).await })?;
-    let pid = fs::read_to_string(format!("/run/hardened/k8s.io/{app}/container.json"))?;
-    let pid = serde_json::from_str::<serde_json::Value>(&pid)?["pid"].to_string();
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let read = |controller: &str, file: &str| {
-        let of = |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|n| n == controller));
-        let path = cgroups.lines().find(of).and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or_default();
-        let folder = Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/'));
-        fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned()
-    };
-    let limit = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        read("", "memory.max")
-    } else {
-        read("memory", "memory.limit_in_bytes")
-    };
+    let file = if has_cgroup_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    let limit = fs::read_to_string(cgroup_of(init(&app)?, "memory")?.join(file))?.trim().to_owned();
     ensure!(limit == (48 << 20).to_string(), "{limit}");
     pod.remove()
+}
+
+/// The pid of a container's init on the host.
+fn init(id: &str) -> Result<i32> {
+    let record = fs::read_to_string(format!("/run/hardened/k8s.io/{id}/container.json"))?;
+    let pid = serde_json::from_str::<serde_json::Value>(&record)?["pid"].as_i64();
+    Ok(i32::try_from(pid.context("no pid")?)?)
 }
 
 fn stats_are_reported(c: &Cri) -> Result<()> {
@@ -617,6 +612,9 @@ fn devices_of_the_host_are_refused(c: &Cri) -> Result<()> {
     let mut config = shell("null", "echo x > /dev/null2 && echo given");
     config.devices = vec![cri::Device { container_path: "/dev/null2".to_owned(), ..device("/dev/null") }];
     ensure!(run_in(&pod, config)? == (0, "given".to_owned()));
+    let app = pod.run(container_config("app", &["sleep", "1000"]))?;
+    let cgroup = cgroup_of(init(&app)?, "devices")?;
+    ensure!(opens_in(&cgroup, "/dev/null")? && !opens_in(&cgroup, "/dev/kmsg")?);
     pod.remove()
 }
 

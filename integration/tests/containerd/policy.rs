@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, Output, Running, eventually};
+use hardened_integration::{Containerd, Output, Running, cgroup_of, eventually, opens_in};
 
 crate::tests!(
     a_node_without_files_has_baseline,
@@ -13,6 +13,7 @@ crate::tests!(
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
     a_device_of_the_profile_can_be_used_and_no_other,
+    the_cgroup_denies_devices_that_are_not_given,
     privileged_is_let_through_by_rule_alone,
     the_pause_container_gets_the_smallest_profile,
     an_exec_cannot_read_the_secrets_of_its_container,
@@ -140,8 +141,32 @@ fn tcp_ports_are_the_profiles(c: &Containerd) -> Result<()> {
 fn a_device_of_the_profile_can_be_used_and_no_other(c: &Containerd) -> Result<()> {
     let folder = policy(c, "default = \"fuse\"\n[profile.fuse.host]\ndevices = [\"c 10:229\"]\n")?;
     folder.run(&["--device", "/dev/fuse"], &["sh", "-c", "exec 3<>/dev/fuse"])?.ok()?;
-    let out = folder.run(&["--device", "/dev/loop-control"], &["true"])?;
-    ensure!(out.status != 0 && out.stderr.contains("/dev/loop-control (10:237)"), "{out:?}");
+    let out = folder.run(&["--device", "/dev/cpu_dma_latency"], &["true"])?;
+    ensure!(out.status != 0 && out.stderr.contains("/dev/cpu_dma_latency (10:"), "{out:?}");
+    Ok(())
+}
+
+/// Asked from outside, since in the container there is no node to open; in cgroups made below too.
+fn the_cgroup_denies_devices_that_are_not_given(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "default = \"log\"\n[profile.log.host]\ndevices = [\"c 1:11\"]\n")?;
+    let given = folder.start(&["--device", "/dev/kmsg"], &["sleep", "1000"])?;
+    given.exec(&["sh", "-c", "exec 3>/dev/kmsg"])?.ok()?;
+    let plain = folder.start(&[], &["sleep", "1000"])?;
+    let opens = |running: &Running<'_>, nested: &str, device: &str| -> Result<bool> {
+        let cgroup = cgroup_of(running.pid()?, "devices")?.join(nested);
+        fs::create_dir_all(&cgroup)?;
+        opens_in(&cgroup, device)
+    };
+    for nested in ["", "nested"] {
+        ensure!(opens(&given, nested, "/dev/null")? && opens(&plain, nested, "/dev/null")?);
+        ensure!(opens(&given, nested, "/dev/kmsg")?, "the device of the profile");
+        ensure!(!opens(&plain, nested, "/dev/kmsg")?, "not asked for");
+        ensure!(!opens(&given, nested, "/dev/cpu_dma_latency")?, "not given");
+    }
+    for running in [given, plain] {
+        fs::remove_dir(cgroup_of(running.pid()?, "devices")?.join("nested"))?;
+        running.remove()?;
+    }
     Ok(())
 }
 

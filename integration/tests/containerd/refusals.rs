@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, IMAGE, Output, repository};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, has_apparmor, has_cgroup_v2, has_selinux, repository};
 use serde_json::{Value, json};
 
 crate::tests!(
@@ -102,7 +102,7 @@ fn what_amounts_to_privileged_is_refused(c: &Containerd) -> Result<()> {
 }
 
 fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
-    if !crate::apparmor::is_on() {
+    if !has_apparmor() {
         refused(
             c,
             &["--apparmor-profile", "web"],
@@ -115,7 +115,7 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
         &["there is no profile \"loose\"", "baseline, restricted"],
     )?;
     refused(c, &["--annotation", "io.containerd.hardened.v1/porfile=x"], &["is not an annotation of this runtime"])?;
-    if !crate::selinux::is_on() {
+    if !has_selinux() {
         let label = spec(c, |s| s["process"]["selinuxLabel"] = json!("system_u:system_r:container_t:s0"))?.run()?;
         ensure!(
             label.stderr.contains("process.selinuxLabel") && label.stderr.contains("does not run SELinux"),
@@ -126,7 +126,7 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
     ensure!(notify.stderr.contains("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY"), "{notify:?}");
     let sysctl = spec(c, |s| s["linux"]["sysctl"] = json!({"kernel.msgmax": "1"}))?.run()?;
     ensure!(sysctl.stderr.contains("linux.sysctl[kernel.msgmax]"), "{sysctl:?}");
-    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if !has_cgroup_v2() {
         let systemd = spec(c, |s| s["linux"]["cgroupsPath"] = json!("system.slice:a:b"))?.run()?;
         ensure!(systemd.stderr.contains("the systemd cgroup driver needs cgroup v2"), "{systemd:?}");
     }

@@ -9,7 +9,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::{Client, TaskClient};
-use hardened_integration::{Containerd, Running, eventually};
+use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in};
 
 crate::tests!(
     connect_names_shim_and_task,
@@ -57,20 +57,14 @@ fn update_changes_limits_and_no_device_rule(c: &Containerd) -> Result<()> {
         client(c, &running)?.update(ctx(), &request)?;
         Ok(())
     };
-    let read = |controller: &str, file: &str| {
-        let folder = std::path::Path::new("/sys/fs/cgroup").join(controller).join(c.namespace()).join(running.id());
-        std::fs::read_to_string(folder.join(file)).unwrap_or_default()
+    let read = |controller: &str, file: &str| -> Result<String> {
+        Ok(std::fs::read_to_string(cgroup_of(running.pid()?, controller)?.join(file))?.trim().to_owned())
     };
-    let devices = read("devices", "devices.list");
     update(serde_json::json!({"memory": {"limit": 33_554_432}, "pids": {"limit": 77},
         "devices": [{"allow": true, "access": "rwm"}]}))?;
-    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        ensure!(read("", "memory.max").trim() == "33554432" && read("", "pids.max").trim() == "77");
-    } else {
-        ensure!(read("memory", "memory.limit_in_bytes").trim() == "33554432");
-        ensure!(read("pids", "pids.max").trim() == "77");
-        ensure!(read("devices", "devices.list") == devices && !devices.starts_with("a *:* rwm"), "{devices}");
-    }
+    let limit = if has_cgroup_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    ensure!(read("memory", limit)? == "33554432" && read("pids", "pids.max")? == "77");
+    ensure!(!opens_in(&cgroup_of(running.pid()?, "devices")?, "/dev/kmsg")?);
     let wrong = update(serde_json::json!({"memory": "much"})).err().context("taken")?;
     ensure!(format!("{wrong:#}").contains("resources are not OCI LinuxResources"), "{wrong:#}");
     running.remove()

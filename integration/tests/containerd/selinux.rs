@@ -25,11 +25,6 @@ crate::tests!(
 /// The claims about pods.
 pub(crate) const POD_TESTS: &[crate::PodTest] = &[("pods_are_kept_apart_by_category", pods_are_kept_apart_by_category)];
 
-/// Whether this kernel runs it.
-pub(crate) fn is_on() -> bool {
-    fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1")
-}
-
 const SHOW: &[&str] = &["sh", "-c", "tr -d '\\0' < /proc/self/attr/current"];
 
 /// The level of a process label that must be of the usual type.

@@ -89,8 +89,9 @@ fn run(socket: &UnixStream) -> Result<i32> {
                 }
                 spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
             }
-            let systemd = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).and_then(systemd_unit);
-            let pid = create(builder, bundle, systemd.is_some())?;
+            let cgroup = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).context("no cgroup")?;
+            let pid = create(builder, bundle, systemd_unit(cgroup).is_some())?;
+            Cgroup::new(cgroup, &request.id).confine_devices(&spec)?;
             if *loopback {
                 sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
             }

@@ -92,6 +92,9 @@ pub(crate) enum Command {
         /// Prints node labels, for `kubectl label node NAME $(hardenctl doctor --labels)`.
         #[arg(long)]
         labels: bool,
+        /// Prints what is used of any kernel, and what becomes of it where it is missing.
+        #[arg(long, conflicts_with_all = ["json", "labels"])]
+        features: bool,
         #[command(flatten)]
         policy: PolicyPath,
     },
@@ -125,7 +128,8 @@ impl Command {
             Self::Install(install) => install.run(),
             Self::Uninstall(uninstall) => uninstall.run(),
             Self::Status(status) => status.run(),
-            Self::Doctor { json, labels, policy } => doctor::run(json, labels, &policy.policy),
+            Self::Doctor { features: true, .. } => Ok(doctor::features()),
+            Self::Doctor { json, labels, policy, .. } => doctor::run(json, labels, &policy.policy),
             Self::Completion { shell } => {
                 clap_complete::generate(shell, &mut Arguments::command(), "hardenctl", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

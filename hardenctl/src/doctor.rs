@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use hardened_sandbox::policy::load;
+use hardened_sandbox::policy::{Policy, PolicyErrors, load};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{AppArmor, Host, LEAST_LANDLOCK_ABI, OWN_APPARMOR, probe};
+use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, Host, OWN_APPARMOR, probe};
 use serde::Serialize;
 
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
@@ -34,15 +34,6 @@ enum State {
     Bad,
 }
 
-/// Landlock features, and what is lost without each (SECURITY.md, "Kernel features").
-const LANDLOCK: &[(u32, &str, &str)] = &[
-    (3, "truncate (Linux 6.2)", "truncate(2) of a system file by root in the container is not denied"),
-    (4, "TCP ports (Linux 6.7)", "profiles and annotations with TCP ports are refused"),
-    (5, "device ioctls (Linux 6.10)", "ioctls on devices of the container are not restricted"),
-    (6, "abstract sockets (Linux 6.12)", "abstract sockets are kept apart by the network namespace alone"),
-    (7, "audit of denials (Linux 6.15)", "denials are not in the audit log"),
-];
-
 pub(crate) fn run(json: bool, labels: bool, policy: &Path) -> Result<ExitCode> {
     let findings = examine(policy);
     let bad = findings.iter().any(|f| f.state == State::Bad);
@@ -59,21 +50,31 @@ pub(crate) fn run(json: bool, labels: bool, policy: &Path) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad)))
 }
 
+/// What is used of the kernel, as a table in Markdown.
+pub(crate) fn features() -> ExitCode {
+    println!("| feature | Linux | without it | and then is lost |\n|---|---|---|---|");
+    for Feature { name, since, fallback, lost, .. } in FEATURES {
+        println!("| {name} | {since} | {fallback} | {lost} |");
+    }
+    ExitCode::SUCCESS
+}
+
 /// Kubernetes takes letters, digits, `-`, `_` and `.` in a label's value, 63 at most.
 fn label_value(found: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
     found.chars().take(63).map(plain).collect()
 }
 
-fn examine(policy: &Path) -> Vec<Finding> {
+fn examine(folder: &Path) -> Vec<Finding> {
     let host = probe();
+    let policy = load::load(folder, load::Trust::Root, Arch::native().unwrap_or(Arch::X86_64));
+    let best_effort = policy.as_ref().is_ok_and(Policy::takes_old_landlock);
     let mut all = kernel(&host);
-    all.extend(landlock(&host));
+    all.extend(host.missing().map(|feature| lacking(feature, best_effort)));
     all.extend(confinement(&host));
-    all.push(cgroups());
     all.push(rights(&host));
     all.extend(software());
-    all.push(policy_files(policy));
+    all.push(policy_files(folder, policy));
     all
 }
 
@@ -84,61 +85,43 @@ fn finding(what: &'static str, found: impl Into<String>, state: State, cost: imp
 
 fn kernel(host: &Host) -> Vec<Finding> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let arch = Arch::native();
-    let known = if arch.is_some() { State::Good } else { State::Bad };
-    let state = |there, without| if there { State::Good } else { without };
-    let yes_no = |there| if there { "yes" } else { "no" };
+    let known = if Arch::native().is_some() { State::Good } else { State::Bad };
+    let lsm = match (host.apparmor != AppArmor::Off, host.selinux) {
+        (true, true) => "AppArmor and SELinux",
+        (true, false) => "AppArmor",
+        (false, true) => "SELinux",
+        (false, false) => "none",
+    };
+    let cgroups = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "v2" } else { "v1" };
+    let labelled = |label, what, found: String| Finding { label: Some(label), ..finding(what, found, State::Good, "") };
     vec![
-        Finding { label: Some("kernel"), ..finding("kernel", release.trim(), State::Good, "") },
+        labelled("kernel", "kernel", release.trim().to_owned()),
         finding("architecture", std::env::consts::ARCH, known, "no filter can be made; use x86_64 or aarch64"),
-        finding(
-            "seccomp filters",
-            yes_no(host.seccomp),
-            state(host.seccomp, State::Bad),
-            "boot a kernel with CONFIG_SECCOMP_FILTER",
-        ),
-        finding(
-            "vm.memfd_noexec",
-            yes_no(host.memfd_noexec),
-            state(host.memfd_noexec, State::Reduced),
-            "programs can be executed from a memfd (Linux 6.3 has it)",
-        ),
+        labelled("landlock-abi", "Landlock ABI", host.landlock_abi.to_string()),
+        labelled("lsm", "confinement", lsm.to_owned()),
+        labelled("cgroup", "cgroups", cgroups.to_owned()),
     ]
 }
 
-fn landlock(host: &Host) -> Vec<Finding> {
-    let abi = host.landlock_abi;
-    let enough = abi >= LEAST_LANDLOCK_ABI;
-    let state = if enough { State::Good } else { State::Bad };
-    let cost = format!("at least ABI {LEAST_LANDLOCK_ABI} is needed: boot Linux 5.19 or newer with landlock in lsm=");
-    let mut all =
-        vec![Finding { label: Some("landlock-abi"), ..finding("Landlock ABI", abi.to_string(), state, cost) }];
-    for (least, feature, lost) in LANDLOCK.iter().filter(|(least, ..)| enough && abi < *least) {
-        all.push(finding("Landlock", format!("no ABI {least}: {feature}"), State::Reduced, *lost));
-    }
-    all
-}
-
-fn confinement(host: &Host) -> Vec<Finding> {
-    let (found, state) = match (host.apparmor != AppArmor::Off, host.selinux) {
-        (true, true) => ("AppArmor and SELinux", State::Good),
-        (true, false) => ("AppArmor", State::Good),
-        (false, true) => ("SELinux", State::Good),
-        (false, false) => ("none", State::Reduced),
+/// A feature that the kernel does not have.
+fn lacking(feature: &Feature, best_effort: bool) -> Finding {
+    let state = match feature.demand {
+        Demand::Always => State::Bad,
+        Demand::Policy if !best_effort => State::Bad,
+        Demand::Policy | Demand::Asked => State::Reduced,
     };
-    let cost = "pods that ask for an AppArmor profile or SELinux label are refused";
-    let mut all = vec![Finding { label: Some("lsm"), ..finding("AppArmor or SELinux", found, state, cost) }];
-    if let AppArmor::On(loaded) = &host.apparmor {
-        let (found, state) =
-            if loaded.contains(OWN_APPARMOR) { ("loaded", State::Good) } else { ("not loaded", State::Bad) };
-        all.push(finding("AppArmor profile", found, state, "run: hardenctl install, which loads it"));
-    }
-    all
+    let cost = match (state, feature.costs()) {
+        (State::Bad, _) | (_, false) => feature.fallback.to_owned(),
+        (_, true) => format!("{}; lost: {}", feature.fallback, feature.lost),
+    };
+    finding(feature.name, format!("missing; Linux {} has it", feature.since), state, cost)
 }
 
-fn cgroups() -> Finding {
-    let found = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "v2" } else { "v1" };
-    Finding { label: Some("cgroup"), ..finding("cgroups", found, State::Good, "") }
+fn confinement(host: &Host) -> Option<Finding> {
+    let AppArmor::On(loaded) = &host.apparmor else { return None };
+    let (found, state) =
+        if loaded.contains(OWN_APPARMOR) { ("loaded", State::Good) } else { ("not loaded", State::Bad) };
+    Some(finding("AppArmor profile", found, state, "run: hardenctl install, which loads it"))
 }
 
 fn rights(host: &Host) -> Finding {
@@ -167,9 +150,8 @@ fn software() -> Vec<Finding> {
         .collect()
 }
 
-fn policy_files(folder: &Path) -> Finding {
-    let arch = Arch::native().unwrap_or(Arch::X86_64);
-    match load::load(folder, load::Trust::Root, arch) {
+fn policy_files(folder: &Path, policy: Result<Policy, PolicyErrors>) -> Finding {
+    match policy {
         Ok(_) if !folder.exists() => finding("policy", "none: baseline for every container", State::Good, ""),
         Ok(policy) => {
             let found =

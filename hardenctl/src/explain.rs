@@ -11,7 +11,7 @@ use oci_spec::runtime::Spec;
 
 use crate::manifest::{self, Content};
 use crate::policy::facts;
-use crate::style::{BAD, BOLD, DIM, PLAIN, rows};
+use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN, rows};
 use crate::{pod, policy};
 
 pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
@@ -67,6 +67,9 @@ pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
     rows(&summary.sandbox);
     for note in summary.notes {
         anstream::println!("  {DIM}{note}{PLAIN}");
+    }
+    for lost in summary.lost {
+        anstream::println!("  {NOTE}{lost}{PLAIN}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -46,3 +46,11 @@ fn every_link_between_pages_leads_somewhere() {
         }
     }
 }
+
+#[test]
+fn the_table_of_kernel_features_is_the_codes_own() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../SECURITY.md")).unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_hardenctl")).args(["doctor", "--features"]).output().unwrap();
+    let table = String::from_utf8(out.stdout).unwrap();
+    assert!(table.lines().count() > 10 && page.contains(&table), "SECURITY.md should have this table:\n{table}");
+}

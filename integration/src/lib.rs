@@ -122,6 +122,22 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Result<Outpu
     Ok(Output { status, stdout: take(stdout), stderr: String::from_utf8_lossy(&take(stderr)).into_owned() })
 }
 
+/// Where `hardenctl` was built.
+///
+/// # Errors
+/// `scripts/test` has not said where.
+pub fn hardenctl_path() -> Result<PathBuf> {
+    Ok(std::env::var_os("HARDENCTL").context("HARDENCTL: run scripts/test, which sets it")?.into())
+}
+
+/// Runs `hardenctl`.
+///
+/// # Errors
+/// It cannot be run, or takes longer than ten seconds.
+pub fn hardenctl(arguments: &[&str]) -> Result<Output> {
+    run(Command::new(hardenctl_path()?).args(arguments), b"", Duration::from_secs(10))
+}
+
 fn wait(child: &mut Child, limit: Duration) -> Result<i32> {
     use std::os::unix::process::ExitStatusExt;
     let end = Instant::now() + limit * patience();

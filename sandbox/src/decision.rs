@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use crate::annotation;
+use crate::feature::Feature;
 use crate::host::{Host, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::identity::{Identity, Kind};
 use crate::label;
@@ -95,6 +96,17 @@ impl Admission {
     #[must_use]
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// What the kernel does not have, so that this container does without.
+    pub fn lacks(&self) -> impl Iterator<Item = &'static Feature> {
+        self.host.missing().filter(|feature| feature.costs())
+    }
+
+    /// Whether Landlock is older than the least that is demanded, and the policy takes that.
+    #[must_use]
+    pub const fn is_best_effort(&self) -> bool {
+        self.sandbox.landlock && self.host.landlock_abi < LEAST_LANDLOCK_ABI
     }
 
     /// Decides on an exec in this container: containerd hands over its own stored process, as
@@ -234,12 +246,12 @@ fn effective(
             ),
         }
     }
-    check_node(&sandbox, host, violations);
+    check_node(&sandbox, identity, policy, host, violations);
     sandbox
 }
 
 /// What the node's kernel must have for this sandbox.
-fn check_node(sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+fn check_node(sandbox: &Sandbox, identity: &Identity, policy: &Policy, host: &Host, violations: &mut Vec<Violation>) {
     if !host.seccomp {
         violations.push(Violation::unsupported(
             "node",
@@ -247,11 +259,21 @@ fn check_node(sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
             "boot a kernel with CONFIG_SECCOMP_FILTER",
         ));
     }
-    if sandbox.landlock && host.landlock_abi < LEAST_LANDLOCK_ABI {
+    if sandbox.landlock && host.landlock_abi < LEAST_LANDLOCK_ABI && !policy.takes_old_landlock() {
         violations.push(Violation::unsupported(
             "node",
             format!("the kernel offers Landlock ABI {}; at least {LEAST_LANDLOCK_ABI} is needed", host.landlock_abi),
-            "boot Linux 5.19 or newer with landlock in its lsm= list",
+            "boot Linux 5.19 or newer with landlock in its lsm= list, or write landlock = \"best-effort\" into the \
+             policy and lose what `hardenctl doctor` lists",
+        ));
+    }
+    let demands = sandbox.demands_of_landlock();
+    // Nothing of the workload runs in a pod's sandbox.
+    if host.landlock_abi == 0 && !demands.is_empty() && identity.kind != Some(Kind::Sandbox) {
+        violations.push(Violation::unsupported(
+            "node",
+            format!("the kernel offers no Landlock, which alone keeps {}", demands.join(", ")),
+            "boot Linux 5.19 or newer with landlock in its lsm= list, or take that out of the profile and the annotations",
         ));
     }
     let ports = sandbox.bind_tcp.is_some() || sandbox.connect_tcp.is_some();
@@ -396,7 +418,8 @@ fn harden(
 
     let hardened = process::harden(&mut process, sandbox, host, notes);
     let mut labels = hardened.labels;
-    let landlock = sandbox.landlock.then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));
+    let landlock =
+        (sandbox.landlock && host.landlock_abi > 0).then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));
     mounts::harden(&mut linux, &mut mounts, sandbox, facts, host, notes);
     if sandbox.read_only_root
         && let Some(mut root) = spec.root().clone()

@@ -18,6 +18,9 @@ pub struct Summary {
     pub sandbox: Vec<(String, String)>,
     /// What was tightened.
     pub notes: Vec<Note>,
+    /// What the kernel does not have, and what is not enforced therefore.
+    #[serde(default)]
+    pub lost: Vec<String>,
 }
 
 impl Admission {
@@ -29,6 +32,7 @@ impl Admission {
             profiles: self.sandbox().names().iter().cloned().collect(),
             sandbox: self.sandbox().describe(),
             notes: self.notes().to_vec(),
+            lost: self.lacks().map(|feature| format!("without {}: {}", feature.name, feature.lost)).collect(),
         }
     }
 }

@@ -236,6 +236,19 @@ impl Sandbox {
         self.privileged && !self.landlock
     }
 
+    /// What it was told of files and programs, in a policy's words, that nothing but Landlock keeps.
+    pub(crate) fn demands_of_landlock(&self) -> Vec<&'static str> {
+        let demands = [
+            ("files.no-write", !self.no_write.is_empty()),
+            ("files.no-execute", !self.no_execute.is_empty()),
+            ("files.hidden", !self.hidden.is_empty()),
+            ("files.execute-from-writable = false", !self.execute_from_writable),
+            ("exec.hidden", !self.exec.hidden.is_empty()),
+            ("exec.read-only", self.exec.read_only),
+        ];
+        demands.into_iter().filter(|(_, made)| *made && self.landlock).map(|(name, _)| name).collect()
+    }
+
     /// All but the filter, whose rules can be written in more than one way.
     #[must_use]
     pub fn without_filter(&self) -> Self {

@@ -329,3 +329,34 @@ proptest! {
         prop_assert!(!exec(&met) || exec(&alone));
     }
 }
+
+#[test]
+fn best_effort_takes_an_old_landlock_and_says_what_is_lost() {
+    const BEST_EFFORT: &str = "landlock = \"best-effort\"\n";
+    let on = |landlock_abi, policy: &str| {
+        let host = Host { landlock_abi, ..Host::assumed() };
+        decide(spec(|_| {}), &parse(&[policy]).unwrap(), &host, &Facts::default())
+    };
+    for abi in 0..=7 {
+        let admission = on(abi, BEST_EFFORT).unwrap();
+        assert_eq!(admission.is_best_effort(), abi < 2);
+        assert_eq!(admission.plan().landlock.is_some(), abi > 0);
+        assert_eq!(on(abi, "landlock = \"required\"\n").is_ok(), abi >= 2, "required is the default");
+    }
+    let lost = |abi| on(abi, BEST_EFFORT).unwrap().summary().lost.join("\n");
+    insta::assert_snapshot!("lost-without-landlock", lost(0));
+    insta::assert_snapshot!("lost-with-landlock-1", lost(1));
+    assert_eq!(lost(7), "");
+    // What the node's admin was told that it keeps is kept, or nothing starts.
+    let restricted = format!("{BEST_EFFORT}default = \"restricted\"\n");
+    insta::assert_snapshot!("demands-without-landlock", on(0, &restricted).unwrap_err().to_string());
+    let hidden = format!("{BEST_EFFORT}default = \"web\"\n[profile.web]\nexec.hidden = [\"/var/run/secrets\"]\n");
+    assert!(on(0, &hidden).unwrap_err().to_string().contains("exec.hidden"));
+    assert!(on(1, &hidden).is_ok());
+    // Nothing of the workload runs in a pod's sandbox.
+    let sandbox = spec(|s| s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox"));
+    let host = Host { landlock_abi: 0, ..Host::assumed() };
+    assert!(decide(sandbox, &parse(&[&restricted]).unwrap(), &host, &Facts::default()).is_ok());
+    let twice = parse(&[BEST_EFFORT, BEST_EFFORT]).unwrap_err();
+    assert!(twice.contains("policy.d/1.toml:1:12") && twice.contains("given at policy.toml:1 already"), "{twice}");
+}

@@ -14,6 +14,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::{Cgroup, systemd_unit};
 use crate::container::Container;
+use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED};
 use crate::fault::{Fault, Result};
 use crate::launcher::wire::{Request, RootfsMount, Task};
 use crate::launcher::{self, Launched};
@@ -113,21 +114,27 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     });
     if container.admission.is_privileged() {
         log::warn!("container {}: privileged, let through by {}", container.id, container.admission.by());
-        shim.publisher.publish(&privileged_admitted(&container));
+        shim.publisher.publish_risk(PRIVILEGED_ADMITTED, &risk(&container, None));
+    }
+    if container.admission.is_best_effort() {
+        let lost: Vec<_> = container.admission.lacks().map(|feature| feature.lost).collect();
+        log::warn!("container {}: Landlock is best-effort by policy: {}", container.id, lost.join("; "));
+        shim.publisher.publish_risk(LANDLOCK_REDUCED, &risk(&container, Some(lost.join("; "))));
     }
     shim.park(&container.id, launched.status);
     container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
 }
 
-/// The event of a privileged container: a type that containerd's clients know, on a topic of ours.
-fn privileged_admitted(container: &Container) -> ContainerUpdate {
+/// The event of a container that starts at a risk which the node's policy takes.
+fn risk(container: &Container, lost: Option<String>) -> ContainerUpdate {
     let identity = container.admission.identity();
     let labels = [
         ("by", Some(container.admission.by())),
         ("namespace", identity.namespace.as_deref()),
         ("pod", identity.pod.as_deref()),
         ("container", identity.container.as_deref()),
+        ("lost", lost.as_deref()),
     ];
     let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
     ContainerUpdate {

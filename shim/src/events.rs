@@ -53,10 +53,10 @@ events! {
 }
 
 /// A privileged container that a rule of the node's policy lets through.
-impl Event for ContainerUpdate {
-    const TOPIC: &'static str = "/hardened/privileged-admitted";
-    const TYPE: &'static str = "containerd.events.ContainerUpdate";
-}
+pub(crate) const PRIVILEGED_ADMITTED: &str = "/hardened/privileged-admitted";
+
+/// A container that starts under an older Landlock than is demanded, since the policy takes that.
+pub(crate) const LANDLOCK_REDUCED: &str = "/hardened/landlock-reduced";
 
 /// Where events go.
 #[derive(Debug, Clone)]
@@ -75,18 +75,28 @@ impl Publisher {
 
     /// Queues an event; the order of calls is the order that containerd sees.
     pub(crate) fn publish<E: Event>(&self, event: &E) {
+        self.send(E::TOPIC, E::TYPE, event);
+    }
+
+    /// Queues an event about what a node's admin takes on: a type that containerd's clients know, on
+    /// a topic of ours.
+    pub(crate) fn publish_risk(&self, topic: &str, event: &ContainerUpdate) {
+        self.send(topic, "containerd.events.ContainerUpdate", event);
+    }
+
+    fn send(&self, topic: &str, kind: &str, event: &impl Message) {
         let Ok(value) = event.write_to_bytes() else { return };
         // Packed by hand: protobuf's reflection would cost a pod a quarter of a megabyte.
-        let any = Any { type_url: E::TYPE.to_owned(), value, ..Any::default() };
+        let any = Any { type_url: kind.to_owned(), value, ..Any::default() };
         let envelope = Envelope {
             timestamp: MessageField::some(timestamp(SystemTime::now())),
             namespace: self.namespace.clone(),
-            topic: E::TOPIC.to_owned(),
+            topic: topic.to_owned(),
             event: MessageField::some(any),
             ..Envelope::default()
         };
         if self.queue.try_send(envelope).is_err() {
-            log::error!("event {} dropped: {QUEUE} others wait for containerd", E::TOPIC);
+            log::error!("event {topic} dropped: {QUEUE} others wait for containerd");
         }
     }
 }

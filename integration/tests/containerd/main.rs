@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod adversity;
 mod apparmor;
 mod churn;
+mod landlock;
 mod node;
 mod pods;
 mod policy;
@@ -74,11 +75,13 @@ fn main() {
         ("programs", programs::TESTS),
         ("apparmor", apparmor::TESTS),
         ("selinux", selinux::TESTS),
+        ("landlock", landlock::TESTS),
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
         "apparmor" => !hardened_integration::has_apparmor(),
         "selinux" => !hardened_integration::has_selinux(),
+        "landlock" => hardened_sandbox::probe().landlock_abi > 0,
         _ => false,
     };
     let mut trials = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::Cri;
-use hardened_integration::{Generation, Output, kubelet, repository, run};
+use hardened_integration::{Generation, Output, hardenctl_path, kubelet, repository, run};
 use serde_json::Value;
 
 crate::pod_tests!(
@@ -17,10 +17,6 @@ crate::pod_tests!(
     a_configuration_that_is_broken_is_not_touched,
 );
 
-fn hardenctl() -> Result<PathBuf> {
-    Ok(std::env::var_os("HARDENCTL").context("HARDENCTL: run scripts/test, which sets it")?.into())
-}
-
 fn manifests(name: &str) -> PathBuf {
     repository().join("integration/manifests").join(name)
 }
@@ -30,7 +26,7 @@ fn hardenctl_and_the_node_agree_on_every_manifest(c: &Cri) -> Result<()> {
     let mut judged = 0;
     for file in ["good.yaml", "tightened.yaml", "hostile.yaml"] {
         let path = manifests(file);
-        let mut check = Command::new(hardenctl()?);
+        let mut check = Command::new(hardenctl_path()?);
         let out =
             run(check.args(["check", "--json", "--policy", "/nowhere"]).arg(&path), b"", Duration::from_secs(30))?;
         let reports: Vec<Value> = serde_json::from_slice(&out.stdout).with_context(|| format!("{out:?}"))?;
@@ -95,7 +91,7 @@ fn on_a_node(c: &Cri, script: &str) -> Result<Output> {
     command
         .args(["--mount", "bash", "-c", &format!("{setup}{script}")])
         .env("LAYERS", &layers)
-        .env("H", hardenctl()?)
+        .env("H", hardenctl_path()?)
         .env("SHIM", std::env::var_os("HARDENED_SHIM").unwrap_or_default())
         .env("C", c.containerd().home().join("bin/containerd"));
     run(&mut command, b"", Duration::from_secs(60))

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, Output, Running, cgroup_of, eventually, opens_in};
+use hardened_integration::{Containerd, Output, Running, cgroup_of, eventually, hardenctl, opens_in};
 
 crate::tests!(
     a_node_without_files_has_baseline,
@@ -25,12 +25,12 @@ crate::tests!(
 );
 
 /// A policy folder of its own.
-struct Folder<'a> {
+pub(crate) struct Folder<'a> {
     c: &'a Containerd,
     path: PathBuf,
 }
 
-fn policy<'a>(c: &'a Containerd, text: &str) -> Result<Folder<'a>> {
+pub(crate) fn policy<'a>(c: &'a Containerd, text: &str) -> Result<Folder<'a>> {
     let path = c.home().join(c.id("policy"));
     fs::create_dir_all(&path)?;
     let folder = Folder { c, path };
@@ -49,11 +49,15 @@ impl Folder<'_> {
         Ok([&["--runtime-config-path", self.path.to_str().context("a path")?], more].concat())
     }
 
-    fn run(&self, options: &[&str], program: &[&str]) -> Result<Output> {
+    pub(crate) fn run(&self, options: &[&str], program: &[&str]) -> Result<Output> {
         self.c.run(&self.options(options)?, program)
     }
 
-    fn start(&self, options: &[&str], program: &[&str]) -> Result<Running<'_>> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn start(&self, options: &[&str], program: &[&str]) -> Result<Running<'_>> {
         self.c.start_container(&self.options(options)?, program)
     }
 }
@@ -194,9 +198,7 @@ fn privileged_is_let_through_by_rule_alone(c: &Containerd) -> Result<()> {
             .lines()
             .any(|l| l.contains("/hardened/privileged-admitted") && l.contains(&told) && l.contains("rule 1 ("))
     })?;
-    let mut explain = std::process::Command::new(std::env::var_os("HARDENCTL").context("HARDENCTL: run scripts/test")?);
-    let explain = explain.args(["explain", "--container", running.id()]);
-    let out = hardened_integration::run(explain, b"", std::time::Duration::from_secs(10))?.ok()?;
+    let out = hardenctl(&["explain", "--container", running.id()])?.ok()?;
     ensure!(out.text().contains("by rule 1 (") && out.text().contains("privileged"), "{out:?}");
     running.remove()?;
     // In another namespace, and without the wish.

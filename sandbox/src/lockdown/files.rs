@@ -245,3 +245,45 @@ fn resolved(path: &Path) -> PathBuf {
         (Err(_), ..) => path.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Older kernels' rights on this one: what each ABI grants and denies is the same.
+    #[test]
+    fn a_ruleset_of_every_abi_is_enforced() {
+        let newest = sys::landlock_abi();
+        assert!(newest >= 1, "this test needs a kernel with Landlock");
+        for abi in 1..=newest {
+            let plan = LandlockPlan {
+                abi,
+                system: vec!["usr".to_owned()],
+                writable: Vec::new(),
+                read_only: false,
+                no_write: Vec::new(),
+                no_execute: vec!["/tmp".into()],
+                hidden: vec!["/etc/hostname".into()],
+                ioctl: vec!["/dev/null".into()],
+                bind_tcp: (abi >= 4).then(Vec::new),
+                connect_tcp: None,
+                abstract_sockets: false,
+            };
+            // Landlock is of a thread.
+            let confined = std::thread::spawn(move || {
+                sys::set_no_new_privs().unwrap();
+                restrict(&plan).unwrap();
+                let denied =
+                    |result: std::io::Result<()>| result.is_err_and(|e| e.raw_os_error() == Some(libc::EACCES));
+                let scratch = std::env::temp_dir().join(format!("hardened-abi-{abi}-{}", std::process::id()));
+                std::fs::write(&scratch, "x").unwrap();
+                std::fs::remove_file(&scratch).unwrap();
+                assert!(denied(std::fs::write("/usr/hardened-test", "x")), "ABI {abi}");
+                assert!(denied(File::open("/etc/hostname").map(drop)), "ABI {abi}");
+                let bound = std::net::TcpListener::bind("127.0.0.1:0").map(drop);
+                assert_eq!(denied(bound), abi >= 4, "ABI {abi}");
+            });
+            confined.join().unwrap();
+        }
+    }
+}

@@ -18,6 +18,10 @@ pub struct PolicyFile {
     /// Profile of every container that no rule names. Default: `baseline`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub default: Option<Spanned<String>>,
+    /// What becomes of containers where the kernel's Landlock is missing or older than ABI 2 (Linux
+    /// 5.19). Default: `required`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<LandlockDemand>"))]
+    pub landlock: Option<Spanned<LandlockDemand>>,
     /// Profiles of the node, by name.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, ProfileTable>"))]
@@ -26,6 +30,19 @@ pub struct PolicyFile {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<RuleTable>"))]
     pub rule: Vec<Spanned<RuleTable>>,
+}
+
+/// How much a node insists on Landlock.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum LandlockDemand {
+    /// Containers are refused.
+    #[default]
+    Required,
+    /// Containers start with what the kernel has, and say what they lack: in their state, in an
+    /// event, in `hardenctl doctor`.
+    BestEffort,
 }
 
 /// Gives containers a profile. All selectors that are there must match.

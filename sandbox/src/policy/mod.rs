@@ -18,7 +18,7 @@ use toml::Spanned;
 use self::edit::Edit;
 use self::error::nearest;
 pub use self::error::{Place, PolicyError, PolicyErrors};
-use self::file::ProfileTable;
+use self::file::{LandlockDemand, ProfileTable};
 pub use self::file::{PathAccess, PolicyFile, SocketFamily};
 pub use self::pattern::Patterns;
 pub use self::rule::Rule;
@@ -93,6 +93,7 @@ pub struct Policy {
     profiles: BTreeMap<String, Profile>,
     rules: Vec<Rule>,
     default: String,
+    landlock: LandlockDemand,
 }
 
 /// What the policy says of one container.
@@ -123,7 +124,12 @@ impl Policy {
             let name = built_in.name().to_owned();
             (name.clone(), Profile { name, origin: Origin::BuiltIn, sandbox, widens })
         });
-        Self { profiles: profiles.collect(), rules: Vec::new(), default: BuiltIn::Baseline.name().to_owned() }
+        Self {
+            profiles: profiles.collect(),
+            rules: Vec::new(),
+            default: BuiltIn::Baseline.name().to_owned(),
+            landlock: LandlockDemand::default(),
+        }
     }
 
     /// Checks all files: `policy.toml`, then `policy.d/*.toml` by name.
@@ -135,6 +141,7 @@ impl Policy {
         let mut errors = Vec::new();
         let mut tables: BTreeMap<String, (Spanned<ProfileTable>, &Source)> = BTreeMap::new();
         let mut default: Option<(String, Place)> = None;
+        let mut landlock: Option<(LandlockDemand, Place)> = None;
         for source in files {
             let file: PolicyFile = match toml::from_str(&source.text) {
                 Ok(file) => file,
@@ -143,13 +150,8 @@ impl Policy {
                     continue;
                 }
             };
-            if let Some(name) = file.default {
-                let place = Place::of(source, name.span());
-                if let Some((_, earlier)) = &default {
-                    errors.push(PolicyError::at(&place, format!("`default` is given at {earlier} already")));
-                }
-                default = Some((name.into_inner(), place));
-            }
+            once("default", &mut default, file.default, source, &mut errors);
+            once("landlock", &mut landlock, file.landlock, source, &mut errors);
             for (name, table) in file.profile {
                 let place = Place::of(source, table.span());
                 if policy.profiles.contains_key(&name) {
@@ -174,6 +176,7 @@ impl Policy {
             policy.build(name, &names, &mut tables, read, arch, &mut errors);
         }
         policy.check_rules(&mut errors);
+        policy.landlock = landlock.map(|(demand, _)| demand).unwrap_or_default();
         if let Some((name, place)) = default {
             match policy.find(&name, &place) {
                 Ok(profile) if profile.sandbox.privileged => errors.push(PolicyError::at(
@@ -276,6 +279,12 @@ impl Policy {
         &self.default
     }
 
+    /// Whether containers start where the kernel's Landlock is too old or missing.
+    #[must_use]
+    pub fn takes_old_landlock(&self) -> bool {
+        self.landlock == LandlockDemand::BestEffort
+    }
+
     /// The rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
@@ -300,4 +309,20 @@ impl Policy {
         let rules = self.rules.iter().filter(|rule| rule.may_match_pod(identity));
         rules.filter_map(|rule| self.profile(&rule.profile)).flat_map(|p| p.sandbox.host_namespaces.iter().copied())
     }
+}
+
+/// Takes a value that all files together may give once.
+fn once<T>(
+    name: &str,
+    taken: &mut Option<(T, Place)>,
+    value: Option<Spanned<T>>,
+    source: &Source,
+    errors: &mut Vec<PolicyError>,
+) {
+    let Some(value) = value else { return };
+    let place = Place::of(source, value.span());
+    if let Some((_, earlier)) = taken {
+        errors.push(PolicyError::at(&place, format!("`{name}` is given at {earlier} already")));
+    }
+    *taken = Some((value.into_inner(), place));
 }

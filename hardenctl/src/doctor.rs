@@ -118,6 +118,10 @@ fn lacking(feature: &Feature, best_effort: bool) -> Finding {
 }
 
 fn confinement(host: &Host) -> Option<Finding> {
+    if std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "0") {
+        let cost = "processes and files have their labels, and nothing is denied by them; run: setenforce 1";
+        return Some(finding("SELinux", "permissive", State::Reduced, cost));
+    }
     let AppArmor::On(loaded) = &host.apparmor else { return None };
     let (found, state) =
         if loaded.contains(OWN_APPARMOR) { ("loaded", State::Good) } else { ("not loaded", State::Bad) };

@@ -16,7 +16,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::context;
 use containerd_shim_protos::{Client, TaskClient};
 
-use crate::{Containerd, repository, run};
+use crate::{Containerd, run};
 
 /// A shim with one container's bundle, and nothing created yet.
 #[expect(missing_debug_implementations, reason = "ttrpc's client has none")]
@@ -120,7 +120,7 @@ impl<'a> Direct<'a> {
     pub fn create(&self, oci_runtime: Option<&str>) -> Result<()> {
         let rootfs = Mount {
             type_: "bind".to_owned(),
-            source: repository().join("target/integration/rootfs").display().to_string(),
+            source: self.containerd.rootfs()?.display().to_string(),
             options: vec!["rbind".to_owned(), "ro".to_owned()],
             ..Mount::default()
         };

@@ -5,8 +5,10 @@ pub mod direct;
 pub mod kubelet;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -184,6 +186,8 @@ pub struct Containerd {
     namespace: String,
     child: Mutex<Option<Child>>,
     counter: AtomicU32,
+    /// Held while the files of the test image are copied.
+    rootfs: Mutex<()>,
 }
 
 impl Containerd {
@@ -233,6 +237,7 @@ impl Containerd {
             root: test_root().join(format!("root-{name}")),
             child: Mutex::new(None),
             counter: AtomicU32::new(0),
+            rootfs: Mutex::new(()),
         };
         containerd.install()?;
         containerd.boot()?;
@@ -510,6 +515,50 @@ impl Containerd {
             .collect())
     }
 
+    /// Where containerd keeps what is large, and tests too: an overlay's layers may lie there.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A folder that containers may be given. Under SELinux every container may use it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn volume(&self) -> Result<PathBuf> {
+        let volume = self.home.join(self.id("volume"));
+        fs::create_dir_all(&volume)?;
+        if has_selinux() {
+            label_file(&volume, SHARED)?;
+        }
+        Ok(volume)
+    }
+
+    /// The files of the test image. Under SELinux a copy that every container may read.
+    ///
+    /// # Errors
+    /// They cannot be copied.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let files = repository().join("target/integration/rootfs");
+        let root = self.home.join("rootfs");
+        if !has_selinux() {
+            return Ok(files);
+        }
+        let _copying = self.rootfs.lock().unwrap_or_else(PoisonError::into_inner);
+        if root.exists() {
+            return Ok(root);
+        }
+        run(Command::new("cp").arg("-a").arg(files).arg(&root), b"", Duration::from_secs(30))?.ok()?;
+        let mut paths = vec![root.clone()];
+        while let Some(path) = paths.pop() {
+            label_file(&path, SHARED)?;
+            if fs::symlink_metadata(&path)?.is_dir() {
+                paths.extend(fs::read_dir(&path)?.flatten().map(|entry| entry.path()));
+            }
+        }
+        Ok(root)
+    }
+
     /// Waits until nothing of a container is on the machine.
     ///
     /// # Errors
@@ -521,7 +570,11 @@ impl Containerd {
     /// The same, for another of containerd's namespaces.
     pub(crate) fn nothing_left_in(&self, namespace: &str, id: &str) -> Result<()> {
         eventually(&format!("nothing is left of {id}"), || self.traces_in(namespace, id).is_ok_and(|t| t.is_empty()))
-            .with_context(|| format!("{:#?}", self.traces_in(namespace, id).unwrap_or_default()))
+            .with_context(|| {
+                let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
+                let told: Vec<&str> = log.lines().filter(|line| line.contains(id)).rev().take(10).collect();
+                format!("{:#?}, containerd's last words: {told:#?}", self.traces_in(namespace, id).unwrap_or_default())
+            })
     }
 
     /// Everything on the machine that belongs to a container: what must be empty when it is gone.
@@ -589,6 +642,24 @@ pub fn opens_in(cgroup: &Path, device: &str) -> Result<bool> {
     let error = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success() || error.contains("Operation not permitted"), "{device}: {error}");
     Ok(out.status.success())
+}
+
+/// The SELinux label of files that every container may use.
+pub const SHARED: &str = "system_u:object_r:container_file_t:s0";
+
+/// Sets the SELinux label of a file, or of a symbolic link itself.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn label_file(path: &Path, label: &str) -> Result<()> {
+    let file = CString::new(path.as_os_str().as_bytes())?;
+    let label = CString::new(label)?;
+    let value = label.as_bytes_with_nul();
+    // SAFETY: the strings end in NUL, and the value is as long as said.
+    let set =
+        unsafe { libc::lsetxattr(file.as_ptr(), c"security.selinux".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    ensure!(set == 0, "label {}: {}", path.display(), std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Folders below with this in their names: systemd's scopes of a container.

@@ -54,10 +54,14 @@ fn remove_stale_socket(bundle: &Path) -> Result<()> {
     let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return Ok(()) };
     let socket = Path::new(address.strip_prefix("unix://").unwrap_or(&address));
     let Err(error) = UnixStream::connect(socket) else { return Ok(()) };
-    if error.kind() == ErrorKind::ConnectionRefused {
-        std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))?;
+    if error.kind() != ErrorKind::ConnectionRefused {
+        return Ok(());
     }
-    Ok(())
+    match std::fs::remove_file(socket) {
+        // containerd deletes all containers of a shim at once.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("remove {}", socket.display())),
+    }
 }
 
 /// The pid may be another process's by now; its start time tells.
@@ -74,4 +78,36 @@ fn kill_init(record: &Record) {
 fn cgroup_of(folder: &Path) -> Option<std::path::PathBuf> {
     let spec = oci_spec::runtime::Spec::load(folder.join("config.json")).ok()?;
     spec.linux().as_ref()?.cgroups_path().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn several_deletes_at_once_remove_a_stale_socket() {
+        let bundle = tempfile::tempdir().unwrap();
+        let socket = bundle.path().join("socket");
+        std::fs::write(bundle.path().join("address"), format!("unix://{}", socket.display())).unwrap();
+        for _ in 0..200 {
+            drop(UnixListener::bind(&socket).unwrap());
+            std::thread::scope(|scope| {
+                let deletes: Vec<_> = (0..4).map(|_| scope.spawn(|| remove_stale_socket(bundle.path()))).collect();
+                deletes.into_iter().for_each(|delete| delete.join().unwrap().unwrap());
+            });
+            assert!(!socket.exists());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_answers_stays() {
+        let bundle = tempfile::tempdir().unwrap();
+        let socket = bundle.path().join("socket");
+        std::fs::write(bundle.path().join("address"), socket.display().to_string()).unwrap();
+        let _serving = UnixListener::bind(&socket).unwrap();
+        remove_stale_socket(bundle.path()).unwrap();
+        assert!(socket.exists());
+    }
 }

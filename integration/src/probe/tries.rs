@@ -34,7 +34,7 @@ tries! {
     "finit_module" => Outcome::of(call(libc::SYS_finit_module, [-1, 0, 0])),
     "delete_module" => Outcome::of(call(libc::SYS_delete_module, [0, 0])),
     "kexec_load" => Outcome::of(call(libc::SYS_kexec_load, [0, 0, 0, 0])),
-    "kexec_file_load" => Outcome::of(call(libc::SYS_kexec_file_load, [-1, -1, 0, 0, 0])),
+    "kexec_file_load" => Outcome::of(call(KEXEC_FILE_LOAD, [-1, -1, 0, 0, 0])),
     "mount tmpfs" => Outcome::of(call(libc::SYS_mount, [s(c"tmpfs"), s(c"/tmp"), s(c"tmpfs"), 0, 0])),
     "remount / read-write" => Outcome::of(call(libc::SYS_mount, [s(c"none"), s(c"/"), 0, (libc::MS_REMOUNT | libc::MS_BIND) as i64, 0])),
     "bind mount over /proc" => Outcome::of(call(libc::SYS_mount, [s(c"/tmp"), s(c"/proc"), 0, libc::MS_BIND as i64, 0])),
@@ -198,6 +198,9 @@ fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> libc::c_lo
     // answers with an errno. Each runs in a child of its own.
     unsafe { libc::syscall(number, a(0), a(1), a(2), a(3), a(4), a(5)) }
 }
+
+/// libc has it for x86_64 only.
+const KEXEC_FILE_LOAD: libc::c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
 
 /// A call that x86_64 alone has.
 fn legacy<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> Outcome {

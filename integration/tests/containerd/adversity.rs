@@ -150,9 +150,10 @@ fn neither_the_shim_nor_a_launcher_has_a_second_thread(c: &Containerd) -> Result
 
 fn exchange(a: &Path, b: &Path) -> Result<()> {
     let (a, b) = (CString::new(a.as_os_str().as_bytes())?, CString::new(b.as_os_str().as_bytes())?);
-    // SAFETY: both are paths that end in NUL.
+    let here = libc::AT_FDCWD;
+    // SAFETY: both are paths that end in NUL. (musl has no function for it.)
     let result =
-        unsafe { libc::renameat2(libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE) };
+        unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), libc::RENAME_EXCHANGE) };
     ensure!(result == 0, "renameat2: {}", std::io::Error::last_os_error());
     Ok(())
 }
@@ -193,7 +194,7 @@ fn masks_hold_while_the_image_is_being_swapped(c: &Containerd) -> Result<()> {
                         // Names outside of /proc and /sys mean something else here from one moment
                         // to the next.
                         let mut wrong = crate::sandbox::allowed(out)?;
-                        wrong.retain(|(name, _)| {
+                        wrong.retain(|name, _| {
                             ["/proc", "/sys", "core_pattern", "modprobe", "memfd_noexec", "sysrq", "uevent"]
                                 .iter()
                                 .any(|n| name.contains(n))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, repository};
+use hardened_integration::{Containerd, HARDENED, SHARED, has_selinux, label_file, repository};
 
 crate::tests!(
     nginx_serves_a_page,
@@ -42,10 +42,7 @@ struct Debian<'a> {
 impl<'a> Debian<'a> {
     fn start(c: &'a Containerd, options: &[&str], program: &str) -> Result<Self> {
         let id = c.id("debian");
-        let layer = repository().join("target/integration").join(format!(
-            "layer-{}",
-            c.home().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default() + &id
-        ));
+        let layer = c.root().join(&id);
         let debian = Self { c, id, layer };
         let root = debian.layer.join("root");
         for folder in ["upper", "work", "root"] {
@@ -53,7 +50,11 @@ impl<'a> Debian<'a> {
         }
         let lower = repository().join(".cache/programs");
         let at = |folder: &str| debian.layer.join(folder).display().to_string();
-        let data = format!("lowerdir={},upperdir={},workdir={}", lower.display(), at("upper"), at("work"));
+        let mut data = format!("lowerdir={},upperdir={},workdir={}", lower.display(), at("upper"), at("work"));
+        if has_selinux() {
+            data += ",context=";
+            data += SHARED;
+        }
         let mounted = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &data]).arg(&root).status()?;
         ensure!(mounted.success(), "mount the Debian of scripts/bootstrap at {}", root.display());
         let root = root.display().to_string();
@@ -88,8 +89,13 @@ impl Drop for Debian<'_> {
     }
 }
 
+/// Writes a file that a container is given.
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    if has_selinux() {
+        label_file(path, SHARED)?;
+    }
+    Ok(())
 }
 
 fn nginx_serves_a_page(c: &Containerd) -> Result<()> {

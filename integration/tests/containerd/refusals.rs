@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, IMAGE, Output, has_apparmor, has_cgroup_v2, has_selinux, repository};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, has_apparmor, has_cgroup_v2, has_selinux};
 use serde_json::{Value, json};
 
 crate::tests!(
@@ -29,7 +29,7 @@ pub(crate) struct Custom<'a> {
 pub(crate) fn spec<'a>(c: &'a Containerd, change: impl FnOnce(&mut Value)) -> Result<Custom<'a>> {
     let id = c.id("spec");
     let mut spec: Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
-    spec["root"] = json!({"path": repository().join("target/integration/rootfs"), "readonly": true});
+    spec["root"] = json!({"path": c.rootfs()?, "readonly": true});
     spec["process"]["args"] = json!(["/bin/true"]);
     spec["process"]["terminal"] = json!(false);
     spec["process"]["cwd"] = json!("/");
@@ -86,7 +86,7 @@ fn what_amounts_to_privileged_is_refused(c: &Containerd) -> Result<()> {
     refused(c, &["--with-ns", "pid:/proc/self/ns/pid"], &["the host's pid namespace", "hostPID: false"])?;
     refused(c, &["--with-ns", "ipc:/proc/self/ns/ipc"], &["the host's ipc namespace", "hostIPC: false"])?;
     refused(c, &["--with-ns", "ipc:/nowhere"], &["linux.namespaces: look at /nowhere"])?;
-    refused(c, &["--device", "/dev/fuse"], &["host devices /dev/fuse (10:229)"])?;
+    refused(c, &["--device", "/dev/kmsg"], &["host devices /dev/kmsg (1:11)"])?;
     refused(c, &["--rootfs-propagation", "shared"], &["linux.rootfsPropagation"])?;
     for source in ["/", "/proc", "/sys", "/dev", "/run/hardened"] {
         let mount = format!("type=bind,src={source},dst=/host,options=rbind:rw");

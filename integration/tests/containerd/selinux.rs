@@ -1,15 +1,10 @@
 //! SELinux enforcing: `scripts/guest -l selinux` boots a kernel that runs it.
 
-use std::ffi::CString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, container_config, security};
-use hardened_integration::{Containerd, repository, run};
+use hardened_integration::{Containerd, label_file};
 use k8s_cri::v1 as cri;
 use serde_json::json;
 
@@ -59,7 +54,7 @@ fn a_container_that_asks_for_none_gets_a_label_of_its_own(c: &Containerd) -> Res
 
 fn a_label_that_is_asked_for_is_on_init_and_exec(c: &Containerd) -> Result<()> {
     let asked = "system_u:system_r:container_t:s0:c7,c8";
-    let root = labelled_root(c)?;
+    let root = c.rootfs()?;
     let out = spec(c, |s| {
         s["root"]["path"] = json!(root);
         s["process"]["selinuxLabel"] = json!(asked);
@@ -84,35 +79,6 @@ fn labels_that_a_pod_may_not_have_are_refused(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-fn label_file(path: &Path, label: &str) -> Result<()> {
-    let file = CString::new(path.as_os_str().as_bytes())?;
-    let label = CString::new(label)?;
-    let value = label.as_bytes_with_nul();
-    // SAFETY: the strings end in NUL, and the value is as long as said.
-    #[allow(unsafe_code, reason = "lsetxattr(2) has no safe wrapper among our dependencies")]
-    let set =
-        unsafe { libc::lsetxattr(file.as_ptr(), c"security.selinux".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    ensure!(set == 0, "label {}: {}", path.display(), std::io::Error::last_os_error());
-    Ok(())
-}
-
-/// A root file system that every container may read: those of other tests lie where there are no
-/// labels, or are mounted with one.
-fn labelled_root(c: &Containerd) -> Result<PathBuf> {
-    let root = c.home().join(c.id("root"));
-    let mut copy = Command::new("cp");
-    copy.arg("-a").arg(repository().join("target/integration/rootfs")).arg(&root);
-    run(&mut copy, b"", Duration::from_secs(30))?.ok()?;
-    let mut paths = vec![root.clone()];
-    while let Some(path) = paths.pop() {
-        label_file(&path, "system_u:object_r:container_file_t:s0")?;
-        if fs::symlink_metadata(&path)?.is_dir() {
-            paths.extend(fs::read_dir(&path)?.flatten().map(|entry| entry.path()));
-        }
-    }
-    Ok(root)
-}
-
 fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
     let folder = c.home().join(c.id("labelled"));
     fs::create_dir(&folder)?;
@@ -120,7 +86,7 @@ fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
     for path in [folder.clone(), folder.join("secret")] {
         label_file(&path, "system_u:object_r:container_file_t:s0:c7,c8")?;
     }
-    let root = labelled_root(c)?;
+    let root = c.rootfs()?;
     let read = |categories: &str| {
         let out = spec(c, |s| {
             s["root"]["path"] = json!(root);

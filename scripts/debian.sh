@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# Debian packages of another release or architecture, downloaded from the mirror that apt already
+# uses, verified by apt's own keys, and unpacked under .cache/, never installed. For `source`, in
+# the repository's root.
+cache=$PWD/.cache
+
+# The mirror that apt already uses.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt expands it
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/\?$' ||
+        { echo "apt knows no Debian mirror: run apt-get update, or mend its sources" >&2; return 1; }
+}
+
+# debian_lists SUITE [ARCHITECTURE]: has apt look at that release; sets `apt` to its folder and
+# `options` to what apt-get and apt-cache need for it.
+debian_lists() {
+    local mirror
+    mirror=$(debian_mirror)
+    apt=$cache/apt-$1${2:+-$2}
+    mkdir -p "$apt/lists/partial" "$apt/empty" "$apt/debs"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$apt/sources.list"
+    options=(-q -q -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/empty"
+        -o "Dir::State::Lists=$apt/lists" -o "APT::Default-Release=$1" -o APT::Sandbox::User=root)
+    [ -z "${2:-}" ] || options+=(-o "APT::Architecture=$2" -o "APT::Architectures=$2" -o Dir::State::status=/dev/null)
+    apt-get "${options[@]}" update
+}
+
+# unpack [-a ARCHITECTURE] SUITE FOLDER PACKAGE...: into .cache/FOLDER, once.
+unpack() {
+    local architecture="" suite folder package
+    if [ "$1" = -a ]; then
+        architecture=$2
+        shift 2
+    fi
+    suite=$1 folder=$2
+    shift 2
+    [ -e "$cache/$folder/.complete" ] && return
+    printf '\033[1m== unpacking %s from Debian %s\033[0m\n' "$*" "$suite" >&2
+    debian_lists "$suite" "$architecture"
+    (cd "$apt/debs" && apt-get "${options[@]}" download "$@")
+    rm -rf "${cache:?}/$folder"
+    mkdir -p "$cache/$folder"
+    for package in "$@"; do
+        dpkg-deb -x "$(find "$apt/debs" -name "${package}_*.deb" | sort | tail -1)" "$cache/$folder"
+    done
+    touch "$cache/$folder/.complete"
+}

@@ -25,6 +25,32 @@ debian_lists() {
     apt-get "${options[@]}" update
 }
 
+# unpack_root SUITE FOLDER PACKAGE...: packages and all that they need, into .cache/FOLDER, once: a
+# root in which their programs run.
+unpack_root() {
+    local suite=$1 folder=$2 root=$cache/$2 archives package
+    shift 2
+    [ -e "$root/.complete" ] && return
+    printf '\033[1m== unpacking a Debian %s with %s\033[0m\n' "$suite" "$*" >&2
+    debian_lists "$suite"
+    archives=$apt/archives
+    rm -rf "$archives" "${root:?}"
+    mkdir -p "$archives/partial" "$root"/{proc,sys,dev,tmp,etc,run,usr}
+    chmod 755 "$root"
+    chmod 1777 "$root/tmp"
+    apt-get "${options[@]}" -o Dir::State::status=/dev/null -o "Dir::Cache::archives=$archives" -y \
+        --no-install-recommends --download-only install "$@" >/dev/null
+    for package in "$archives"/*.deb; do
+        dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --keep-directory-symlink
+    done
+    # Older releases have these as folders, newer ones as links that a script of theirs makes.
+    for package in bin sbin lib lib64; do
+        [ -e "$root/$package" ] || ln -s "usr/$package" "$root/$package"
+    done
+    [ -e "$root/bin/sh" ] || ln -s bash "$root/bin/sh"
+    touch "$root/.complete"
+}
+
 # unpack [-a ARCHITECTURE] SUITE FOLDER PACKAGE...: into .cache/FOLDER, once.
 unpack() {
     local architecture="" suite folder package

@@ -18,6 +18,7 @@ crate::pod_tests!(
     an_oom_kill_is_reported,
     resources_are_updated_in_place,
     stats_are_reported,
+    cgroups_are_seen_from_the_inside_and_not_changed,
     privileged_is_refused_in_the_pods_words,
     what_a_pod_may_not_have_of_the_host_is_refused,
     a_rule_of_the_policy_lets_a_namespace_have_more,
@@ -306,6 +307,32 @@ fn stats_are_reported(c: &Cri) -> Result<()> {
         let memory = stats.memory.and_then(|m| m.working_set_bytes).map_or(0, |v| v.value);
         cpu > 0 && memory > 0
     })?;
+    pod.remove()
+}
+
+/// cgroup v2 is delegated as far as a container may look: its own cgroup is the root, and read-only.
+fn cgroups_are_seen_from_the_inside_and_not_changed(c: &Cri) -> Result<()> {
+    if !has_cgroup_v2() {
+        // containerd gives no cgroup namespace on v1; there, too, nothing can be written.
+        let pod = c.pod("cgroups")?;
+        let (status, log) = run_in(&pod, shell("app", "! mkdir /sys/fs/cgroup/memory/x && echo denied"))?;
+        ensure!(status == 0 && log.ends_with("denied"), "{log}");
+        return pod.remove();
+    }
+    let pod = c.pod("cgroups")?;
+    let mut config = shell(
+        "app",
+        "cat /proc/self/cgroup /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory.max; \
+         ! mkdir /sys/fs/cgroup/x && ! echo max > /sys/fs/cgroup/memory.max && echo denied",
+    );
+    let linux = config.linux.get_or_insert_default();
+    linux.resources = Some(cri::LinuxContainerResources {
+        memory_limit_in_bytes: 32 << 20,
+        ..cri::LinuxContainerResources::default()
+    });
+    let (status, log) = run_in(&pod, config)?;
+    let lines: Vec<&str> = log.lines().collect();
+    ensure!(status == 0 && lines[0] == "0::/" && lines.contains(&"33554432") && log.ends_with("denied"), "{log}");
     pod.remove()
 }
 

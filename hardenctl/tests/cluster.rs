@@ -127,3 +127,76 @@ fn the_samples_are_what_their_names_say() {
         assert!(String::from_utf8_lossy(&out.stdout).contains(words), "{name}");
     }
 }
+
+/// Evaluates an expression over an object and what earlier ones came to.
+fn evaluate(expression: &str, object: &Value, variables: &Value) -> Value {
+    let mut context = cel::Context::default();
+    context.add_variable("object", object.clone()).unwrap();
+    context.add_variable("variables", variables.clone()).unwrap();
+    let value = cel::Program::compile(expression).unwrap().execute(&context);
+    value.unwrap_or_else(|error| panic!("{expression}: {error} for {object}")).json().unwrap()
+}
+
+/// What an admission policy has against a pod, as the API server would put it.
+fn objections(policy: &ValidatingAdmissionPolicy, pod: &Value) -> Vec<String> {
+    let spec = policy.spec.clone().unwrap();
+    let mut variables = serde_json::json!({});
+    if !spec.match_conditions.unwrap_or_default().iter().all(|c| evaluate(&c.expression, pod, &variables) == true) {
+        return Vec::new();
+    }
+    for variable in spec.variables.unwrap_or_default() {
+        variables[variable.name] = evaluate(&variable.expression, pod, &variables);
+    }
+    let validations = spec.validations.unwrap();
+    let failed = validations.into_iter().filter(|v| evaluate(&v.expression, pod, &variables) != true);
+    failed.map(|validation| validation.message.unwrap()).collect()
+}
+
+fn policies() -> [ValidatingAdmissionPolicy; 2] {
+    let text = std::fs::read_to_string(folder().join("admission/policy.yaml")).unwrap();
+    let all = documents(&text).into_iter().filter(|value| value["kind"] == "ValidatingAdmissionPolicy");
+    let all: Vec<_> = all.map(|value| serde_json::from_value(value).unwrap()).collect();
+    all.try_into().unwrap()
+}
+
+/// The API refuses nothing that the node lets through, and each of its reasons is met.
+#[test]
+fn the_early_answer_is_the_nodes() {
+    let [early, _] = policies();
+    let mut met = BTreeSet::new();
+    for file in ["good", "tightened", "hostile"] {
+        let path = folder().join("../integration/manifests").join(format!("{file}.yaml"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hardenctl"));
+        let out = command.args(["check", "--json", "--policy", "/nowhere"]).arg(&path).output().unwrap();
+        let reports: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
+        let pods = documents(std::fs::read_to_string(path).unwrap().split_once("---\n").unwrap().1);
+        assert_eq!(pods.len(), reports.len());
+        for (mut pod, report) in pods.into_iter().zip(reports) {
+            pod["spec"]["runtimeClassName"] = "hardened".into();
+            let objections = objections(&early, &pod);
+            let admitted = report["containers"].as_array().unwrap().iter().all(|c| c["admitted"] == true);
+            assert!(!admitted || objections.is_empty(), "{}: {objections:?}", pod["metadata"]["name"]);
+            met.extend(objections);
+        }
+    }
+    let all = early.spec.unwrap().validations.unwrap().into_iter().map(|validation| validation.message.unwrap());
+    assert_eq!(met, all.collect());
+}
+
+#[test]
+fn a_namespace_can_demand_the_runtime() {
+    let [early, required] = policies();
+    let pod = |class: Option<&str>| {
+        let mut pod = serde_json::json!({"spec": {"hostPID": true, "containers": [{"name": "web"}]}});
+        if let Some(class) = class {
+            pod["spec"]["runtimeClassName"] = class.into();
+        }
+        pod
+    };
+    for other in [None, Some("runc")] {
+        assert!(objections(&required, &pod(other))[0].starts_with("runtimeClassName: "));
+        assert_eq!(objections(&early, &pod(other)), [""; 0], "not this runtime's");
+    }
+    assert_eq!(objections(&required, &pod(Some("hardened"))), [""; 0]);
+    assert_eq!(objections(&early, &pod(Some("hardened"))).len(), 1);
+}

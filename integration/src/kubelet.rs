@@ -51,7 +51,14 @@ fn namespaces(spec: &Value) -> cri::NamespaceOption {
     let node = i32::from(cri::NamespaceMode::Node);
     let pod = i32::from(cri::NamespaceMode::Pod);
     let pid = if is(&spec["shareProcessNamespace"]) { pod } else { cri::NamespaceMode::Container.into() };
+    let ids = || vec![cri::IdMapping { host_id: 200_000, container_id: 0, length: 65536 }];
+    let users = (spec["hostUsers"].as_bool() == Some(false)).then(|| cri::UserNamespace {
+        mode: pod,
+        uids: ids(),
+        gids: ids(),
+    });
     cri::NamespaceOption {
+        userns_options: users,
         network: if is(&spec["hostNetwork"]) { node } else { pod },
         pid: if is(&spec["hostPID"]) { node } else { pid },
         ipc: if is(&spec["hostIPC"]) { node } else { pod },

@@ -1,12 +1,13 @@
 //! `hardenctl`, against the real thing: what it says of pods, and what it does to a node.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::Cri;
-use hardened_integration::{Generation, Output, hardenctl_path, kubelet, repository, run};
+use hardened_integration::{Generation, Output, RUNC, hardenctl_path, kubelet, repository, run};
 use serde_json::Value;
 
 crate::pod_tests!(
@@ -15,6 +16,7 @@ crate::pod_tests!(
     an_install_that_containerd_does_not_survive_is_taken_back,
     what_a_person_has_edited_stays,
     a_configuration_that_is_broken_is_not_touched,
+    the_installers_image_installs,
 );
 
 fn manifests(name: &str) -> PathBuf {
@@ -164,5 +166,46 @@ fn a_configuration_that_is_broken_is_not_touched(c: &Cri) -> Result<()> {
         let out = on_a_node(c, &script)?.ok()?;
         ensure!(out.text().ends_with("nothing") && out.stderr.contains(words), "{text}: {out:?}");
     }
+    Ok(())
+}
+
+/// The DaemonSet's own command in its own image, on a node that is a Debian in a folder. What
+/// restarts containerd there is noted down; containerd's socket is the test's.
+fn the_installers_image_installs(c: &Cri) -> Result<()> {
+    let c = c.containerd();
+    let node = c.root().join(c.id("node"));
+    let at = |path: &str| node.join(path);
+    run(
+        Command::new("cp").arg("-a").arg(repository().join(".cache/releases/trixie")).arg(&node),
+        b"",
+        Duration::from_secs(60),
+    )?
+    .ok()?;
+    std::fs::copy(std::fs::canonicalize(c.home().join("bin/containerd"))?, at("usr/bin/containerd"))?;
+    std::fs::write(at("usr/bin/systemctl"), "#!/bin/sh\necho \"$@\" >> /asked\n")?;
+    std::fs::set_permissions(at("usr/bin/systemctl"), std::fs::Permissions::from_mode(0o755))?;
+    c.load(&repository().join("target/integration/installer.tar"))?;
+    let daemon_set = std::fs::read_to_string(repository().join("runtimeclass/installer/daemonset.yaml"))?;
+    let daemon_set: Value = serde_yaml_ng::from_str(daemon_set.split("---\n").nth(1).context("a DaemonSet")?)?;
+    let install = &daemon_set["spec"]["template"]["spec"]["initContainers"][0];
+    let command: Vec<&str> = install["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let socket = c.home().join("c.sock");
+    let host = format!("type=bind,src={},dst=/host,options=rbind:rw", node.display());
+    std::fs::create_dir_all(at("run/containerd"))?;
+    std::fs::write(at("run/containerd/containerd.sock"), "")?;
+    let socket = format!("type=bind,src={},dst=/host/run/containerd/containerd.sock,options=bind:rw", socket.display());
+    let image = format!("docker.io/{}", install["image"].as_str().context("an image")?);
+    let in_image = |command: &[&str]| -> Result<Output> {
+        let options = ["run", "--rm", "--privileged", "--runtime", RUNC, "--mount", &host, "--mount", &socket, &image];
+        c.ctr(&[&options[..], &[&c.id("installer")], command].concat())
+    };
+    in_image(&command)?.ok()?;
+    let built = std::env::var_os("HARDENED_SHIM").context("HARDENED_SHIM: run scripts/test, which sets it")?;
+    ensure!(std::fs::read(built)? == std::fs::read(at("usr/local/bin/containerd-shim-hardened-v1"))?);
+    ensure!(std::fs::read_to_string(at("asked"))? == "restart containerd\n");
+    in_image(&["hardenctl", "status", "--root", "/host"])?.ok()?;
+    // A second one changes nothing, and restarts nothing.
+    in_image(&command)?.ok()?;
+    ensure!(std::fs::read_to_string(at("asked"))? == "restart containerd\n");
     Ok(())
 }

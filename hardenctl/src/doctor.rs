@@ -67,7 +67,7 @@ fn label_value(found: &str) -> String {
 
 fn examine(folder: &Path) -> Vec<Finding> {
     let host = probe();
-    let policy = load::load(folder, load::Trust::Root, Arch::native().unwrap_or(Arch::X86_64));
+    let policy = load::load(folder, load::Trust::Root, crate::policy::arch());
     let best_effort = policy.as_ref().is_ok_and(Policy::takes_old_landlock);
     let mut all = kernel(&host);
     all.extend(host.missing().map(|feature| lacking(feature, best_effort)));

@@ -74,13 +74,17 @@ pub(crate) enum Command {
     Schema,
 }
 
+/// The architecture that policies are read for; any, where this machine is one without filters.
+pub(crate) fn arch() -> Arch {
+    Arch::native().unwrap_or(Arch::X86_64)
+}
+
 /// Reads a policy from a folder or file of anybody's.
 pub(crate) fn read(path: &Path) -> Result<Policy, PolicyErrors> {
-    let arch = Arch::native().unwrap_or(Arch::X86_64);
     if path.is_file() {
-        return load::load_file(path, arch);
+        return load::load_file(path, arch());
     }
-    load::load(path, load::Trust::Anyone, arch)
+    load::load(path, load::Trust::Anyone, arch())
 }
 
 impl Command {

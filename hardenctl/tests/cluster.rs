@@ -134,7 +134,7 @@ fn evaluate(expression: &str, object: &Value, variables: &Value) -> Value {
     context.add_variable("object", object.clone()).unwrap();
     context.add_variable("variables", variables.clone()).unwrap();
     let value = cel::Program::compile(expression).unwrap().execute(&context);
-    value.unwrap_or_else(|error| panic!("{expression}: {error} for {object}")).json().unwrap()
+    value.map_err(|error| format!("{expression}: {error} for {object}")).unwrap().json().unwrap()
 }
 
 /// What an admission policy has against a pod, as the API server would put it.

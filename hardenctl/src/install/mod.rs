@@ -229,12 +229,11 @@ impl Status {
         let configured = layout.has_runtime()?;
         let binary = record.state(&node.binary());
         let policy = record.state(&node.policy());
-        let rows = [
+        let mut rows = vec![
             ("binary", node.binary().display().to_string(), binary),
             ("policy", node.policy().display().to_string(), policy),
             ("containerd", layout.describe(), if configured { "installed" } else { "missing" }),
         ];
-        let mut rows = rows.to_vec();
         if node.runs_apparmor() {
             let [.., (profiles, _)] = APPARMOR;
             let path = node.at(Path::new(profiles));

@@ -57,11 +57,17 @@ impl<T> Lazy<T> {
     }
 }
 
+/// One for `ctr`, and one for the CRI.
+type Daemons = (Lazy<Containerd>, Lazy<Cri>);
+
+/// A claim that finds its daemon.
+type Run = Box<dyn FnOnce(&Daemons) -> Result<(), String> + Send>;
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Several parts of names, with commas between them.
     let parts = arguments.filter.take().unwrap_or_default();
-    let daemons = Arc::new([const { (Lazy::new(), Lazy::new()) }; Generation::ALL.len()]);
+    let daemons: Arc<[Daemons; Generation::ALL.len()]> = Arc::new([const { (Lazy::new(), Lazy::new()) }; _]);
     let modules = [
         ("task", task::TESTS),
         ("rpc", rpc::TESTS),
@@ -77,6 +83,12 @@ fn main() {
         ("selinux", selinux::TESTS),
         ("landlock", landlock::TESTS),
     ];
+    let pod_modules = [
+        ("pods", pods::TESTS),
+        ("node", node::TESTS),
+        ("apparmor", apparmor::POD_TESTS),
+        ("selinux", selinux::POD_TESTS),
+    ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
         "apparmor" => !hardened_integration::has_apparmor(),
@@ -86,39 +98,32 @@ fn main() {
     };
     let mut trials = Vec::new();
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
+        let mut add = |module: &str, name: &str, test: Run| {
+            let daemons = Arc::clone(&daemons);
+            let name = format!("{}::{module}::{name}", generation.name());
+            let trial = Trial::test(name, move || Ok(test(&daemons[at])?));
+            trials.push(trial.with_ignored_flag(ignored(module)));
+        };
         for (module, tests) in modules {
             // What a program finds in its container is the shim's doing, not containerd's.
             if module == "programs" && generation != Generation::Two {
                 continue;
             }
             for (name, test) in tests {
-                let daemons = Arc::clone(&daemons);
-                trials.push(
-                    Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
-                        let daemon = daemons[at].0.get(|| Containerd::start(generation))?;
-                        Ok(test(&daemon).map_err(|e| format!("{e:#}"))?)
-                    })
-                    .with_ignored_flag(ignored(module)),
-                );
+                let run = move |daemons: &Daemons| {
+                    let containerd = daemons.0.get(|| Containerd::start(generation))?;
+                    test(&containerd).map_err(|e| format!("{e:#}"))
+                };
+                add(module, name, Box::new(run));
             }
         }
-    }
-    for (at, generation) in Generation::ALL.into_iter().enumerate() {
-        for (module, tests) in [
-            ("pods", pods::TESTS),
-            ("node", node::TESTS),
-            ("apparmor", apparmor::POD_TESTS),
-            ("selinux", selinux::POD_TESTS),
-        ] {
+        for (module, tests) in pod_modules {
             for (name, test) in tests {
-                let daemons = Arc::clone(&daemons);
-                trials.push(
-                    Trial::test(format!("{}::{module}::{name}", generation.name()), move || {
-                        let cri = daemons[at].1.get(|| Cri::start(generation))?;
-                        Ok(test(&cri).map_err(|e| format!("{e:#}"))?)
-                    })
-                    .with_ignored_flag(ignored(module)),
-                );
+                let run = move |daemons: &Daemons| {
+                    let cri = daemons.1.get(|| Cri::start(generation))?;
+                    test(&cri).map_err(|e| format!("{e:#}"))
+                };
+                add(module, name, Box::new(run));
             }
         }
     }

@@ -142,7 +142,8 @@ impl Cri {
 }
 
 /// Whether cgroups are systemd's to make, as on most nodes.
-fn with_systemd() -> bool {
+#[must_use]
+pub fn with_systemd() -> bool {
     fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim() == "systemd") && crate::has_cgroup_v2()
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::cri::{Cri, Pod, container_config, security};
+use hardened_integration::cri::{Cri, Pod, container_config, security, with_systemd};
 use hardened_integration::{Generation, cgroup_of, eventually, has_cgroup_v2, opens_in};
 use k8s_cri::v1 as cri;
 
@@ -641,6 +641,11 @@ fn devices_of_the_host_are_refused(c: &Cri) -> Result<()> {
     ensure!(run_in(&pod, config)? == (0, "given".to_owned()));
     let app = pod.run(container_config("app", &["sleep", "1000"]))?;
     let cgroup = cgroup_of(init(&app)?, "devices")?;
+    if with_systemd() {
+        // systemd writes its units' settings anew, and has no device rules for this one.
+        let reload = std::process::Command::new("systemctl").arg("daemon-reload").status()?;
+        ensure!(reload.success(), "{reload}");
+    }
     ensure!(opens_in(&cgroup, "/dev/null")? && !opens_in(&cgroup, "/dev/kmsg")?);
     pod.remove()
 }

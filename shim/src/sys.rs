@@ -128,9 +128,14 @@ pub(crate) fn watch(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Loads a device program: bpf(2), `BPF_PROG_LOAD` of `BPF_PROG_TYPE_CGROUP_DEVICE`.
+/// bpf(2) with what the command reads of `union bpf_attr`, linux/bpf.h.
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
+    // SAFETY: reads the structure, whose size is given; its pointers are of its makers below.
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) })
+}
+
+/// Loads a device program: `BPF_PROG_LOAD` of `BPF_PROG_TYPE_CGROUP_DEVICE`.
 pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
-    /// The part of `union bpf_attr` (linux/bpf.h) that the command reads.
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -147,16 +152,14 @@ pub(crate) fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
         // No helper is called that asks for another.
         license: c"Apache-2.0".as_ptr() as u64,
     };
-    // SAFETY: the pointers outlive the call, and the sizes are those of what they point to.
-    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) })?;
+    let fd = bpf(PROG_LOAD, &load)?;
     // SAFETY: the kernel just gave this descriptor to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Asks a device program about each device that processes of a cgroup, and of those below it, open
-/// or make: bpf(2), `BPF_PROG_ATTACH`. Others that are attached there or above are asked too.
+/// or make: `BPF_PROG_ATTACH`. Others that are attached there or above are asked too.
 pub(crate) fn attach_device_program(cgroup: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
-    /// The part of `union bpf_attr` (linux/bpf.h) that the command reads.
     #[repr(C)]
     struct Attach {
         target: i32,
@@ -173,8 +176,7 @@ pub(crate) fn attach_device_program(cgroup: &impl AsFd, program: &impl AsFd) -> 
         kind: CGROUP_DEVICE,
         flags: ALLOW_MULTI,
     };
-    // SAFETY: reads the structure, whose size is given.
-    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>()) }).map(drop)
+    bpf(PROG_ATTACH, &attach).map(drop)
 }
 
 /// Takes over a descriptor that libcontainer or the kernel handed to this process by number.

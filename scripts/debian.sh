@@ -25,14 +25,19 @@ debian_lists() {
     apt-get "${options[@]}" update
 }
 
-# unpack_root SUITE FOLDER PACKAGE...: packages and all that they need, into .cache/FOLDER, once: a
-# root in which their programs run.
+# unpack_root [-a ARCHITECTURE] SUITE FOLDER PACKAGE...: packages and all that they need, into
+# .cache/FOLDER, once: a root in which their programs run.
 unpack_root() {
-    local suite=$1 folder=$2 root=$cache/$2 archives package
+    local architecture="" suite root archives package
+    if [ "$1" = -a ]; then
+        architecture=$2
+        shift 2
+    fi
+    suite=$1 root=$cache/$2
     shift 2
     [ -e "$root/.complete" ] && return
     printf '\033[1m== unpacking a Debian %s with %s\033[0m\n' "$suite" "$*" >&2
-    debian_lists "$suite"
+    debian_lists "$suite" "$architecture"
     archives=$apt/archives
     rm -rf "$archives" "${root:?}"
     mkdir -p "$archives/partial" "$root"/{proc,sys,dev,tmp,etc,run,usr}
@@ -48,6 +53,10 @@ unpack_root() {
         [ -e "$root/$package" ] || ln -s "usr/$package" "$root/$package"
     done
     [ -e "$root/bin/sh" ] || ln -s bash "$root/bin/sh"
+    [ -e "$root/etc/passwd" ] || echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
+    [ -e "$root/etc/group" ] || echo 'root:x:0:' >"$root/etc/group"
+    echo '127.0.0.1 localhost' >"$root/etc/hosts"
+    : >"$root/etc/resolv.conf"
     touch "$root/.complete"
 }
 

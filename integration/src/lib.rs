@@ -528,9 +528,7 @@ impl Containerd {
     pub fn volume(&self) -> Result<PathBuf> {
         let volume = self.home.join(self.id("volume"));
         fs::create_dir_all(&volume)?;
-        if has_selinux() {
-            label_file(&volume, SHARED)?;
-        }
+        share(&volume)?;
         Ok(volume)
     }
 
@@ -549,13 +547,7 @@ impl Containerd {
             return Ok(root);
         }
         run(Command::new("cp").arg("-a").arg(files).arg(&root), b"", Duration::from_secs(30))?.ok()?;
-        let mut paths = vec![root.clone()];
-        while let Some(path) = paths.pop() {
-            label_file(&path, SHARED)?;
-            if fs::symlink_metadata(&path)?.is_dir() {
-                paths.extend(fs::read_dir(&path)?.flatten().map(|entry| entry.path()));
-            }
-        }
+        share(&root)?;
         Ok(root)
     }
 
@@ -659,6 +651,23 @@ pub fn label_file(path: &Path, label: &str) -> Result<()> {
     let set =
         unsafe { libc::lsetxattr(file.as_ptr(), c"security.selinux".as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     ensure!(set == 0, "label {}: {}", path.display(), std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Lets every container use a file, or a folder and all in it, where the kernel runs SELinux.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn share(path: &Path) -> Result<()> {
+    if !has_selinux() {
+        return Ok(());
+    }
+    label_file(path, SHARED)?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            share(&entry?.path())?;
+        }
+    }
     Ok(())
 }
 

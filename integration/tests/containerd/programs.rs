@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, SHARED, has_selinux, label_file, repository};
+use hardened_integration::{Containerd, HARDENED, SHARED, has_selinux, repository, share};
 
 crate::tests!(
     nginx_serves_a_page,
@@ -97,10 +97,7 @@ impl Drop for Debian<'_> {
 /// Writes a file that a container is given.
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())?;
-    if has_selinux() {
-        label_file(path, SHARED)?;
-    }
-    Ok(())
+    share(path)
 }
 
 fn nginx_serves_a_page(c: &Containerd) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Output, RUNC, repository};
+use hardened_integration::{Containerd, Output, RUNC, repository, share};
 
 crate::tests!(
     nothing_forbidden_succeeds,
@@ -299,6 +299,7 @@ pub(crate) fn small_image(c: &Containerd) -> Result<PathBuf> {
     for program in ["bin/busybox", "bin/hardened-probe", "usr/bin/victim"] {
         fs::copy(image.join(program), root.join(program))?;
     }
+    share(&root)?;
     Ok(root)
 }
 

@@ -135,10 +135,10 @@ fn operation(code: u8, to: Register, from: Register, offset: i16, value: i32) ->
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::devices::rule;
 
     /// What is asked of a device: type, major, minor, access.
     type Question = (i32, u32, u32, i32);
@@ -187,23 +187,6 @@ mod tests {
         };
         let allowed = |bit| rules.iter().rev().find(|rule| names(rule, bit)).is_some_and(LinuxDeviceCgroup::allow);
         [1, 2, 4].into_iter().filter(|bit| asked & bit != 0).all(allowed)
-    }
-
-    fn rule(
-        allow: bool,
-        kind: LinuxDeviceType,
-        major: Option<i64>,
-        minor: Option<i64>,
-        access: &str,
-    ) -> LinuxDeviceCgroup {
-        let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access);
-        if let Some(major) = major {
-            builder = builder.major(major);
-        }
-        if let Some(minor) = minor {
-            builder = builder.minor(minor);
-        }
-        builder.build().unwrap()
     }
 
     prop_compose! {

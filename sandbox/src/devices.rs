@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 use crate::refusal::Violation;
 use crate::sandbox::{Device, Sandbox};
@@ -106,26 +106,27 @@ pub(crate) fn rules(asked: &LinuxResources, sandbox: &Sandbox) -> Vec<LinuxDevic
     if sandbox.is_open() {
         return asked;
     }
-    let rule = |allow, typ, major: Option<i64>, minor: Option<i64>| {
-        let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access("rwm");
-        if let Some(major) = major {
-            builder = builder.major(major);
-        }
-        if let Some(minor) = minor {
-            builder = builder.minor(minor);
-        }
-        builder.build()
-    };
     let of_profile = asked.into_iter().filter(|rule| {
         let given = |major| is_given(sandbox, rule.typ(), major, wildcard(rule.minor()));
         rule.allow() && wildcard(rule.major()).is_some_and(given) && !sandbox.devices.is_empty()
     });
-    std::iter::once(rule(false, LinuxDeviceType::A, None, None))
-        .chain(STANDARD.iter().map(|(major, minor)| rule(true, LinuxDeviceType::C, Some(*major), *minor)))
-        // A builder fails for a missing field only, and none is required here.
-        .filter_map(Result::ok)
+    std::iter::once(rule(false, LinuxDeviceType::A, None, None, "rwm"))
+        .chain(STANDARD.iter().map(|(major, minor)| rule(true, LinuxDeviceType::C, Some(*major), *minor, "rwm")))
         .chain(of_profile)
         .collect()
+}
+
+/// A device rule of the OCI spec; a number that is absent stands for all.
+pub(crate) fn rule(
+    allow: bool,
+    kind: LinuxDeviceType,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(allow).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
+    rule
 }
 
 /// Paths of the devices that the spec brings: device ioctls are allowed on them.

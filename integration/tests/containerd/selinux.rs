@@ -54,9 +54,7 @@ fn a_container_that_asks_for_none_gets_a_label_of_its_own(c: &Containerd) -> Res
 
 fn a_label_that_is_asked_for_is_on_init_and_exec(c: &Containerd) -> Result<()> {
     let asked = "system_u:system_r:container_t:s0:c7,c8";
-    let root = c.rootfs()?;
     let out = spec(c, |s| {
-        s["root"]["path"] = json!(root);
         s["process"]["selinuxLabel"] = json!(asked);
         s["process"]["args"] = json!(SHOW);
     })?;
@@ -86,10 +84,8 @@ fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
     for path in [folder.clone(), folder.join("secret")] {
         label_file(&path, "system_u:object_r:container_file_t:s0:c7,c8")?;
     }
-    let root = c.rootfs()?;
     let read = |categories: &str| {
         let out = spec(c, |s| {
-            s["root"]["path"] = json!(root);
             s["process"]["selinuxLabel"] = json!(format!("system_u:system_r:container_t:s0:{categories}"));
             s["process"]["args"] = json!(["cat", "/data/secret"]);
             if let Some(mounts) = s["mounts"].as_array_mut() {

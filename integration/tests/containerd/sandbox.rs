@@ -363,6 +363,13 @@ fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<(
 fn signals_and_resources_are_as_usual(c: &Containerd) -> Result<()> {
     let out = c.run(&[], &["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"])?.ok()?.text();
     ensure!(out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000", "{out}");
+    // containerd is in a group: what asks for none must not be in it.
+    let out = crate::refusals::spec(c, |s| {
+        s["process"]["user"] = serde_json::json!({"uid": 1000, "gid": 1000});
+        s["process"]["args"] = serde_json::json!(["grep", "Groups", "/proc/self/status"]);
+    })?;
+    let out = out.run()?.ok()?.text();
+    ensure!(out.trim() == "Groups:", "{out}");
     Ok(())
 }
 

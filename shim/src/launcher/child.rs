@@ -49,6 +49,8 @@ fn take_socket() -> Result<UnixStream> {
     sys::close_on_exec_from(3)?;
     // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // libcontainer sets groups only for who asks for some: others would keep those of containerd.
+    nix::unistd::setgroups(&[])?;
     // The shim's own folder may be gone: it was the bundle of the pod's first container.
     std::env::set_current_dir("/")?;
     Ok(socket.into())

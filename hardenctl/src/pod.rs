@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 const UID: &str = "00000000-0000-0000-0000-000000000000";
 const SANDBOX_ID: &str = "offline";
 
+/// How many ids a pod with `hostUsers: false` gets, and the first that the kubelet gives out.
+const USERS: u32 = 65536;
+
 /// What the kubelet gives for `procMount: Default`.
 const MASKED: &[&str] = &["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -89,6 +92,11 @@ fn namespaces(pod: &PodSpec) -> Value {
     own.into()
 }
 
+/// Ids of a pod with a user namespace.
+fn users(pod: &PodSpec) -> Value {
+    if pod.host_users == Some(false) { json!([{"containerID": 0, "hostID": USERS, "size": USERS}]) } else { json!([]) }
+}
+
 fn sandbox(identity: &BTreeMap<String, String>, pod: &PodSpec) -> Result<Judged> {
     let mut annotations = identity.clone();
     annotations.insert("io.kubernetes.cri.container-type".to_owned(), "sandbox".to_owned());
@@ -106,6 +114,8 @@ fn sandbox(identity: &BTreeMap<String, String>, pod: &PodSpec) -> Result<Judged>
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {
             "namespaces": namespaces(pod),
+            "uidMappings": users(pod),
+            "gidMappings": users(pod),
             "sysctl": sysctls,
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
@@ -155,6 +165,8 @@ fn judged(
         "mounts": mounts(pod, container, privileged),
         "linux": {
             "namespaces": namespaces(pod),
+            "uidMappings": users(pod),
+            "gidMappings": users(pod),
             "resources": {"devices": devices},
             "maskedPaths": if unmasked { &[] } else { MASKED },
             "readonlyPaths": if unmasked { &[] } else { READ_ONLY },

@@ -42,7 +42,13 @@ fn every_link_between_pages_leads_somewhere() {
     for page in pages.into_iter().chain(docs) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(page.parent().unwrap().join(link).exists(), "{}: {link}", page.display());
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let to = page.parent().unwrap().join(file);
+            let there = std::fs::read_to_string(&to).unwrap_or_default();
+            let mut names =
+                there.lines().map(|line| line.trim_start_matches(['#', ' ']).to_lowercase().replace(' ', "-"));
+            let found = if heading.is_empty() { to.exists() } else { names.any(|name| name == heading) };
+            assert!(found, "{}: {link}", page.display());
         }
     }
 }

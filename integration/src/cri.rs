@@ -18,6 +18,9 @@ use crate::{Containerd, Generation, IMAGE};
 /// The runtime handler that a RuntimeClass names.
 pub const HANDLER: &str = "hardened";
 
+/// The same runtime, without options: its policy is the node's.
+pub const PLAIN_HANDLER: &str = "hardened-plain";
+
 /// A containerd with its CRI on, in a network namespace of its own.
 #[derive(Debug)]
 pub struct Cri {
@@ -121,13 +124,19 @@ impl Cri {
         }
     }
 
-    /// RunPodSandbox with our runtime handler.
+    /// RunPodSandbox with our runtime handler. A pod with a user namespace gets the one without
+    /// options, and so the policy of `/etc/hardened`: containerd 2.1 takes all options for runc's
+    /// then.
     ///
     /// # Errors
     /// What containerd answers.
     pub fn run_pod(&self, config: cri::PodSandboxConfig) -> Result<Pod<'_>> {
         fs::create_dir_all(&config.log_directory)?;
-        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: HANDLER.to_owned() };
+        let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+        let users = context.and_then(|c| c.namespace_options.as_ref()).is_some_and(|n| n.userns_options.is_some());
+        let plain = users && self.containerd().generation() == Generation::Two;
+        let runtime_handler = if plain { PLAIN_HANDLER } else { HANDLER }.to_owned();
+        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
         let answer = self.call(|mut client| async move { client.run_pod_sandbox(request).await })?;
         Ok(Pod { cri: self, id: answer.pod_sandbox_id, config })
     }

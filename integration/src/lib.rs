@@ -308,7 +308,10 @@ impl Containerd {
              [plugins.'{runtime}'.containerd]\ndefault_runtime_name = 'hardened'\n\
              [plugins.'{runtime}'.containerd.runtimes.hardened]\nruntime_type = '{HARDENED}'\n\
              pod_annotations = ['io.containerd.hardened.v1/*']\n\
-             [plugins.'{runtime}'.containerd.runtimes.hardened.options]\nConfigPath = '{home}/policy'\n"
+             [plugins.'{runtime}'.containerd.runtimes.hardened.options]\nConfigPath = '{home}/policy'\n\
+             [plugins.'{runtime}'.containerd.runtimes.{plain}]\nruntime_type = '{HARDENED}'\n\
+             pod_annotations = ['io.containerd.hardened.v1/*']\n",
+            plain = cri::PLAIN_HANDLER
         )
     }
 

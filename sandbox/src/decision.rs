@@ -18,6 +18,7 @@ use crate::profile::{self, BuiltIn};
 use crate::refusal::{Note, Refusal, Violation};
 use crate::sandbox::{HostNamespace, Sandbox};
 use crate::seccomp::{Filter, Program};
+use crate::user_namespace::{self, UserNamespace};
 use crate::{devices, mounts, process};
 
 /// Namespaces that keep a container apart from the host, what lets it share the host's, and the
@@ -41,6 +42,8 @@ pub struct Facts {
     pub container: String,
     /// SELinux labels of the spec that the node's SELinux policy does not know.
     pub unknown_labels: Vec<String>,
+    /// Devices of the spec whose path on the host is another device, or none.
+    pub other_devices: Vec<PathBuf>,
 }
 
 /// A container that may start.
@@ -66,6 +69,12 @@ impl Admission {
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its user namespace, where it has one.
+    #[must_use]
+    pub fn user_namespace(&self) -> Option<UserNamespace> {
+        self.spec.linux().as_ref().and_then(UserNamespace::of)
     }
 
     /// Whether it is privileged, and a rule of the node lets it be.
@@ -117,6 +126,9 @@ impl Admission {
     pub fn decide_exec(&self, mut process: Process) -> Result<ExecAdmission, Refusal> {
         let mut violations = Vec::new();
         process::check(&process, &self.sandbox, &self.host, &mut violations);
+        if let Some(namespace) = self.user_namespace() {
+            namespace.check_process(&process, &mut violations);
+        }
         process::check_exec(&process, &self.sandbox.exec, &mut violations);
         let refusal =
             |violations| Refusal { by: self.by.clone(), identity: Box::new(self.identity.clone()), violations };
@@ -124,7 +136,8 @@ impl Admission {
             return Err(refusal(violations));
         }
         let mut notes = Vec::new();
-        let hardened = process::harden(&mut process, &self.sandbox, &self.host, &mut notes);
+        let hardened =
+            process::harden(&mut process, &self.sandbox, &self.host, self.user_namespace().is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
             let filter = self.sandbox.filter.meet(&profile::no_network(self.sandbox.filter.arch()));
             compile(&filter).map_err(|violation| refusal(vec![violation]))?
@@ -317,6 +330,8 @@ fn check(
     devices::check(linux, sandbox, violations);
     mounts::check(linux, spec.mounts().as_deref().unwrap_or_default(), sandbox, identity, facts, violations);
     check_namespaces(linux, sandbox, facts, violations);
+    let volumes = spec.mounts().as_deref().unwrap_or_default();
+    user_namespace::check(linux, volumes, spec.process().as_ref(), sandbox, facts, violations);
     let mut sysctls: Vec<&String> = linux.sysctl().iter().flat_map(|s| s.keys()).collect();
     sysctls.sort();
     for key in sysctls.into_iter().filter(|key| !sandbox.sysctls.iter().all(|allowed| allowed.matches(key))) {
@@ -390,16 +405,6 @@ fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations:
         let problem = format!("the container would share the host's {name} namespace");
         violations.push(Violation::policy("linux.namespaces", problem, advice).of_pod(*pod_field));
     }
-    if present.contains(&LinuxNamespaceType::User) {
-        violations.push(
-            Violation::unsupported(
-                "linux.namespaces",
-                "user namespaces are not supported by this version",
-                "leave hostUsers: false out",
-            )
-            .of_pod("hostUsers"),
-        );
-    }
 }
 
 /// Rewrites the spec to the sandbox; `None` only without a process or a linux section.
@@ -416,7 +421,7 @@ fn harden(
     let mut linux = spec.linux().clone()?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
 
-    let hardened = process::harden(&mut process, sandbox, host, notes);
+    let hardened = process::harden(&mut process, sandbox, host, UserNamespace::of(&linux).is_some(), notes);
     let mut labels = hardened.labels;
     let landlock =
         (sandbox.landlock && host.landlock_abi > 0).then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));

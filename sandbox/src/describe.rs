@@ -27,10 +27,13 @@ impl Admission {
     /// What was decided, in words.
     #[must_use]
     pub fn summary(&self) -> Summary {
+        let mut sandbox = self.sandbox().describe();
+        let namespace = self.user_namespace().map_or("none".to_owned(), |namespace| namespace.to_string());
+        sandbox.push(("user namespace".to_owned(), namespace));
         Summary {
             by: self.by().to_owned(),
             profiles: self.sandbox().names().iter().cloned().collect(),
-            sandbox: self.sandbox().describe(),
+            sandbox,
             notes: self.notes().to_vec(),
             lost: self.lacks().map(|feature| format!("without {}: {}", feature.name, feature.lost)).collect(),
         }
@@ -132,6 +135,9 @@ fn users_of(users: &Users) -> String {
     let mut parts = Vec::new();
     if users.non_root {
         parts.push("not root".to_owned());
+    }
+    if users.own_namespace {
+        parts.push("in a user namespace".to_owned());
     }
     for (what, ranges) in [("uid", &users.uids), ("gid", &users.gids)] {
         if let Some(ranges) = ranges {

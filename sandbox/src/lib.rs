@@ -33,6 +33,7 @@ pub mod profile;
 mod refusal;
 mod sandbox;
 pub mod seccomp;
+mod user_namespace;
 
 pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
 pub use decision::{Admission, ExecAdmission, Facts, decide};
@@ -43,7 +44,9 @@ pub use host::{AppArmor, Host, LEAST_LANDLOCK_ABI};
 pub use identity::{Identity, Kind};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
+pub use mounts::{is_bind, is_id_mapped};
 pub use plan::{LockdownPlan, PlanError};
 pub use probe::{apparmor, probe};
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
 pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};
+pub use user_namespace::UserNamespace;

@@ -152,9 +152,19 @@ fn is_shared_memory(mount: &Mount, sandbox: &Sandbox) -> bool {
 }
 
 /// Whether the mount shows files of the host.
-pub(crate) fn is_bind(mount: &Mount) -> bool {
+#[must_use]
+pub fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind")
         || mount.options().iter().flatten().any(|o| matches!(o.as_str(), "bind" | "rbind"))
+}
+
+/// Whether the mount's files are to have other owners than on their file system (runtime-spec
+/// `config.md`, "Mounts": `idmap`, `ridmap`, `uidMappings`).
+#[must_use]
+pub fn is_id_mapped(mount: &Mount) -> bool {
+    mount.uid_mappings().is_some()
+        || mount.gid_mappings().is_some()
+        || mount.options().iter().flatten().any(|o| matches!(o.as_str(), "idmap" | "ridmap"))
 }
 
 /// Whether the mount is read-only, by its last word on it.
@@ -172,7 +182,6 @@ pub(crate) fn is_read_only(mount: &Mount) -> bool {
         .unwrap_or(false)
 }
 
-/// Adds the options that take rights away, and the masks that are missing.
 /// Labels the file systems that are made for this container alone. libcontainer would label cgroups
 /// and message queues too, which the kernel refuses for what is mounted elsewhere already.
 pub(crate) fn label(linux: &mut Linux, mounts: &mut [Mount], label: Option<&str>) {
@@ -185,6 +194,7 @@ pub(crate) fn label(linux: &mut Linux, mounts: &mut [Mount], label: Option<&str>
     }
 }
 
+/// Adds the options that take rights away, and the masks that are missing.
 pub(crate) fn harden(
     linux: &mut Linux,
     mounts: &mut [Mount],

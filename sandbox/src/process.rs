@@ -164,7 +164,13 @@ fn check_strings(process: &Process, violations: &mut Vec<Violation>) {
 }
 
 /// Rewrites a process to the sandbox.
-pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, notes: &mut Vec<Note>) -> Hardened {
+pub(crate) fn harden(
+    process: &mut Process,
+    sandbox: &Sandbox,
+    host: &Host,
+    user_namespace: bool,
+    notes: &mut Vec<Note>,
+) -> Hardened {
     let asked = requested(process);
     let cut = |set: CapabilitySet| set.meet(sandbox.capabilities());
     let capabilities = Capabilities {
@@ -191,7 +197,13 @@ pub(crate) fn harden(process: &mut Process, sandbox: &Sandbox, host: &Host, note
     process.set_apparmor_profile(None);
     process.set_selinux_label(None);
     bound(process, sandbox, notes);
-    clamp(process, host, notes);
+    if !host.may_raise_limits {
+        clamp_score(process, host, notes);
+    }
+    // libcontainer sets limits inside of the user namespace, whose root may raise none.
+    if !host.may_raise_limits || user_namespace {
+        clamp_limits(process, host, notes);
+    }
     let home = complete_environment(process);
     let cwd = process.cwd().clone();
     process.set_cwd(PathBuf::from("/"));
@@ -245,11 +257,8 @@ fn bound(process: &mut Process, sandbox: &Sandbox, notes: &mut Vec<Note>) {
     }
 }
 
-/// OOM score and limits, to what this process may set at all.
-fn clamp(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
-    if host.may_raise_limits {
-        return;
-    }
+/// The OOM score, to what this process may set at all.
+fn clamp_score(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
     if let Some(score) = process.oom_score_adj()
         && score < host.oom_score_adj
     {
@@ -259,6 +268,10 @@ fn clamp(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
             format!("{score} clamped to {}: the shim lacks CAP_SYS_RESOURCE", host.oom_score_adj),
         ));
     }
+}
+
+/// Limits, to this process's own.
+fn clamp_limits(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
     let Some(mut limits) = process.rlimits().clone() else { return };
     for limit in &mut limits {
         let name = name_of(limit.typ());
@@ -266,7 +279,7 @@ fn clamp(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
         if limit.hard() > most {
             notes.push(Note::new(
                 format!("process.rlimits[{name}]"),
-                format!("{} clamped to {most}: the shim lacks CAP_SYS_RESOURCE", limit.hard()),
+                format!("{} clamped to {most}: more takes CAP_SYS_RESOURCE on the host", limit.hard()),
             ));
             let clamped = PosixRlimitBuilder::default().typ(limit.typ()).hard(most).soft(limit.soft().min(most));
             // All three fields are given, and no other is required.

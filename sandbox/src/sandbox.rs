@@ -138,6 +138,8 @@ impl Device {
 pub struct Users {
     /// Not uid 0, in the container's user namespace.
     pub non_root: bool,
+    /// Only in a user namespace, where nobody is root of the host.
+    pub own_namespace: bool,
     /// First and last uid of each range; absent for all.
     pub uids: Option<BTreeSet<(u32, u32)>>,
     /// First and last gid of each range, for the group and supplementary groups; absent for all.

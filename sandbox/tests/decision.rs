@@ -216,3 +216,91 @@ fn a_plan_is_decoded_only_as_it_was_encoded() {
     }
     assert!(LockdownPlan::decode(&vec![b' '; (1 << 20) + 1]).is_err());
 }
+
+/// A spec in a user namespace, as containerd makes it.
+fn with_users(change: impl FnOnce(&mut Value)) -> Spec {
+    spec(|s| {
+        s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for field in ["uidMappings", "gidMappings"] {
+            s["linux"][field] = json!([{"containerID": 0, "hostID": 65536, "size": 65536}]);
+        }
+        change(s);
+    })
+}
+
+#[test]
+fn a_user_namespace_is_taken_and_told() {
+    let raised = Host { may_raise_limits: true, ..host() };
+    let admission = decide(with_users(|_| {}), &raised, &Facts::default()).unwrap();
+    let namespace = admission.user_namespace().unwrap();
+    assert_eq!((namespace.root(), namespace.host_user(1000, 5)), ((65536, 65536), (66536, 65541)));
+    let told = admission.summary().sandbox;
+    assert!(told.iter().any(|(key, value)| key == "user namespace" && value.contains("65536")), "{told:?}");
+    // Its root may raise no limit, whatever the shim may.
+    let limits = admission.spec().process().as_ref().unwrap().rlimits().clone().unwrap();
+    assert!(limits.iter().all(|limit| limit.hard() <= 512), "{limits:?}");
+
+    let process =
+        |uid: u32| serde_json::from_value(json!({"cwd": "/", "args": ["x"], "user": {"uid": uid, "gid": 0}})).unwrap();
+    assert!(admission.decide_exec(process(65535)).is_ok());
+    let error = admission.decide_exec(process(65536)).unwrap_err().to_string();
+    assert!(error.contains("65536 is not mapped"), "{error}");
+}
+
+#[test]
+fn user_namespaces_that_are_none_are_refused() {
+    fn one(container: u32, host: u32, size: u32) -> Value {
+        json!([{"containerID": container, "hostID": host, "size": size}])
+    }
+    fn volume(s: &mut Value, mount: Value) {
+        s["mounts"].as_array_mut().unwrap().push(mount);
+    }
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change)] = &[
+        ("linux.uidMappings: 0 ranges", |s| s["linux"]["uidMappings"] = json!([])),
+        ("linux.gidMappings: 0 ranges", |s| s["linux"]["gidMappings"] = Value::Null),
+        ("2 ranges of ids are mapped", |s| {
+            s["linux"]["uidMappings"] =
+                json!([{"containerID": 0, "hostID": 9, "size": 1}, {"containerID": 1, "hostID": 99, "size": 1}]);
+        }),
+        ("root of the container would be root of the host", |s| s["linux"]["gidMappings"] = one(0, 0, 65536)),
+        ("id 0 of the container is not mapped", |s| s["linux"]["uidMappings"] = one(1, 65536, 65536)),
+        ("0 ids from 65536 on are no range", |s| s["linux"]["uidMappings"] = one(0, 65536, 0)),
+        ("are no range", |s| s["linux"]["uidMappings"] = one(0, u32::MAX, 2)),
+        ("process.user.gid: 70000 is not mapped", |s| {
+            s["process"]["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [70000]})
+        }),
+        ("mounts[/v]: uidMappings and gidMappings go together", |s| {
+            volume(
+                s,
+                json!({"destination": "/v", "type": "bind", "source": "/srv/v", "uidMappings": one(0, 65536, 9)}),
+            );
+        }),
+        ("mounts[/v]: only bind mounts", |s| {
+            volume(s, json!({"destination": "/v", "type": "tmpfs", "source": "tmpfs", "options": ["idmap"]}));
+        }),
+        ("a user namespace goes with none of the host's namespaces", |s| {
+            s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "network");
+        }),
+    ];
+    for (words, change) in cases {
+        let (_, text) = refusal(with_users(change), &host(), &Facts::default());
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+    let facts = Facts {
+        host_namespaces: vec![LinuxNamespaceType::User],
+        other_devices: vec!["/dev/fuse".into()],
+        ..Facts::default()
+    };
+    let (_, text) = refusal(with_users(|_| {}), &host(), &facts);
+    for words in ["the user namespace is the host's", "linux.devices[/dev/fuse]: is another device on the host"] {
+        assert!(text.contains(words), "{words:?} is not in {text}");
+    }
+    // Without one, owners can be mapped by the mount's own ranges alone.
+    let (_, text) = refusal(
+        spec(|s| volume(s, json!({"destination": "/v", "type": "bind", "source": "/srv/v", "options": ["idmap"]}))),
+        &host(),
+        &Facts::default(),
+    );
+    assert!(text.contains("mounts[/v]: ids are to be mapped, and no mapping is given"), "{text}");
+}

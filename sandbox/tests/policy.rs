@@ -227,6 +227,7 @@ fn profile() -> impl Strategy<Value = String> {
         Just("host.devices = [\"c 10:*\"]".to_owned()),
         Just("host.sysctls = [\"net.*\"]".to_owned()),
         Just("user.non-root = true".to_owned()),
+        Just("user.own-namespace = true".to_owned()),
         Just("user.uids = [[0, 99]]".to_owned()),
         Just("limits.RLIMIT_NOFILE = 64".to_owned()),
         Just("exec.refuse = true".to_owned()),
@@ -249,6 +250,13 @@ fn wish() -> impl Strategy<Value = fn(&mut Value)> {
     prop_oneof![
         Just((|_| {}) as fn(&mut Value)),
         Just((|s| bind(s, "/srv/x", &["rw"])) as fn(&mut Value)),
+        Just(
+            (|s| {
+                s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+                s["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 65536, "size": 65536}]);
+                s["linux"]["gidMappings"] = s["linux"]["uidMappings"].clone();
+            }) as fn(&mut Value)
+        ),
         Just((|s| bind(s, "/etc/x", &["ro"])) as fn(&mut Value)),
         Just((|s| s["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_TIME"])) as fn(&mut Value)),
         Just((|s| s["linux"]["sysctl"] = json!({"net.core.somaxconn": "1"})) as fn(&mut Value)),

@@ -181,21 +181,27 @@ impl Cgroup {
         self.owner()?.apply(&options).with_context(|| format!("set the limits of {}", self.name()))
     }
 
-    /// Moves the calling process, which must have one thread, into the cgroup in every v1
-    /// hierarchy, and reads back that it is there.
-    pub(crate) fn enter_legacy(&self) -> Result<()> {
-        let mounts = legacy_mounts()?;
-        for mount in mounts.values() {
-            let tasks = mount.join(self.relative()).join("tasks");
-            std::fs::write(&tasks, "0").with_context(|| format!("enter {}", tasks.display()))?;
+    /// Moves the calling process, which must have one thread, into the cgroup, in every v1 hierarchy
+    /// or on v2, and reads back that it is there.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let (files, controllers): (Vec<PathBuf>, Vec<String>) = if Self::is_unified() {
+            // In /proc/self/cgroup, v2 is the hierarchy without a controller.
+            (vec![self.folder("")?.join("cgroup.procs")], vec![String::new()])
+        } else {
+            let mounts = legacy_mounts()?;
+            let tasks = mounts.values().map(|mount| mount.join(self.relative()).join("tasks"));
+            (tasks.collect(), mounts.keys().map(ToString::to_string).collect())
+        };
+        for file in files {
+            std::fs::write(&file, "0").with_context(|| format!("enter {}", file.display()))?;
         }
         let now = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         for line in now.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-            let entered = mounts.keys().any(|known| controllers.split(',').any(|c| c == known.to_string()));
-            if entered && Path::new(path) != self.path {
-                return Err(anyhow!("{}: this process is in {path} of {controllers} instead", self.name()));
+            let (of, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let entered = controllers.iter().any(|known| of.split(',').any(|c| c == known));
+            if entered && Path::new(path) != self.location() {
+                return Err(anyhow!("{}: this process is in {path} of {of:?} instead", self.name()));
             }
         }
         Ok(())

@@ -20,9 +20,10 @@ use crate::launcher::wire::{Request, RootfsMount, Task};
 use crate::launcher::{self, Launched};
 use crate::process::Process;
 use crate::service::Shim;
+use crate::staging::{Staged, stage};
 use crate::state::{self, Record, StateDir};
 use crate::stdio::{Console, Io, Streams};
-use crate::{host, id, policy};
+use crate::{host, id, policy, sys};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
@@ -58,7 +59,9 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
 
     // Removed again with all in it when anything below fails.
     let state = StateDir::create(&shim.namespace, &request.id)?;
-    state::write(state.path(), "config.json", admission.spec())?;
+    let mut bundle = admission.spec().clone();
+    let staged = stage(&mut bundle, admission.user_namespace().is_some(), state.path());
+    state::write(state.path(), "config.json", &bundle)?;
     state::write(state.path(), "admission.json", &admission.summary())?;
     let cgroup = Cgroup::new(cgroup_path(&admission), &request.id);
     let streams = Streams {
@@ -68,7 +71,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         terminal: request.terminal,
     };
     let launched = async {
-        let (launched, io) = launch(shim, &request, &admission, &state, &streams).await?;
+        let (launched, io) = launch(shim, &request, &admission, staged, &state, &streams).await?;
         let record = Record {
             pid: launched.pid,
             start_time: state::start_time(launched.pid).unwrap_or_default(),
@@ -206,6 +209,7 @@ async fn launch(
     shim: &Shim,
     request: &CreateTaskRequest,
     admission: &Admission,
+    staged: Staged,
     state: &StateDir,
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
@@ -221,7 +225,9 @@ async fn launch(
         })
         .collect();
     let loopback = makes(admission.spec(), LinuxNamespaceType::Network);
-    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, loopback };
+    let root = admission.user_namespace().map_or((0, 0), |namespace| namespace.root());
+    let Staged { volumes, users } = staged;
+    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, volumes, users, root, loopback };
     let message = Request {
         task,
         id: request.id.clone(),
@@ -229,8 +235,7 @@ async fn launch(
         plan: admission.plan().clone(),
         console: None,
     };
-    let process = admission.spec().process().as_ref();
-    launch_with_streams(shim, message, state.path(), streams, process).await
+    launch_with_streams(shim, message, state.path(), streams, admission, admission.spec().process().as_ref()).await
 }
 
 /// containerd labels a root file system where it knows the label; the sandbox's own it does not.
@@ -247,11 +252,13 @@ pub(crate) async fn launch_with_streams(
     mut message: Request,
     folder: &Path,
     streams: &Streams,
+    admission: &Admission,
     process: Option<&oci_spec::runtime::Process>,
 ) -> Result<(Launched, Io)> {
     let tag = launcher::tag(&shim.namespace, &message.id);
+    let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
+    let (uid, gid) = admission.user_namespace().map_or((uid, gid), |namespace| namespace.host_user(uid, gid));
     if !streams.terminal {
-        let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
         let (io, ends) = Io::pipes(streams, uid, gid)?;
         let launched = launcher::launch(&shim.program, &shim.reaper, &tag, &message, Some(ends)).await?;
         return Ok((launched, io));
@@ -259,14 +266,20 @@ pub(crate) async fn launch_with_streams(
     let console = Console::listen(folder, &format!("console-{}.sock", shim.next()))?;
     message.console = Some(console.path().to_owned());
     let launching = launcher::launch(&shim.program, &shim.reaper, &tag, &message, None);
+    // As soon as there is one: an exec does not wait for it.
+    let terminal = async {
+        let master = console.receive().await?;
+        sys::give_terminal(&master, uid).context("give the terminal to the process's user")?;
+        if let Some(size) = process.and_then(oci_spec::runtime::Process::console_size) {
+            let cell = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+            sys::set_window_size(&master, cell(size.height()), cell(size.width()))
+                .context("set the terminal's size")?;
+        }
+        Ok::<_, Fault>(master)
+    };
     // The launcher's own error says more than "no terminal came".
-    let (launched, master) = tokio::join!(launching, console.receive());
+    let (launched, master) = tokio::join!(launching, terminal);
     let (launched, master) = (launched?, master?);
-    if let Some(size) = process.and_then(oci_spec::runtime::Process::console_size) {
-        let cell = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-        crate::sys::set_window_size(&master, cell(size.height()), cell(size.width()))
-            .context("set the terminal's size")?;
-    }
     Ok((launched, Io::terminal(streams, master)?))
 }
 

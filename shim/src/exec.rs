@@ -93,15 +93,26 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
     let name = format!("exec-{}.json", process.exec_id);
     let file = state::write(&container.folder, &name, admission.process())?;
     let message = Request {
-        task: Task::Exec { process: file.clone(), cgroup: container.cgroup.path().to_owned() },
+        task: Task::Exec {
+            process: file.clone(),
+            cgroup: container.cgroup.path().to_owned(),
+            user_namespace_of: container.admission.user_namespace().map(|_| container.init.pid()),
+        },
         id: container.id.clone(),
         runtime_root: state::runtime_root(&container.folder),
         plan: admission.plan().clone(),
         console: None,
     };
     let launching = container.launching();
-    let launched =
-        launch_with_streams(shim, message, &container.folder, &process.streams, Some(admission.process())).await;
+    let launched = launch_with_streams(
+        shim,
+        message,
+        &container.folder,
+        &process.streams,
+        &container.admission,
+        Some(admission.process()),
+    )
+    .await;
     drop(launching);
     std::fs::remove_file(&file).context("remove the exec's process file")?;
     let (launched, io) = launched.map_err(|fault| match container.init.phase() {

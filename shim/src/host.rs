@@ -1,11 +1,11 @@
 //! Facts about a spec that only the node can tell.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
 use hardened_sandbox::Facts;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -28,6 +28,8 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
     let process = spec.process().as_ref().and_then(|p| p.selinux_label().clone());
     let files = spec.linux().as_ref().and_then(|l| l.mount_label().clone());
     facts.unknown_labels.extend([process, files].into_iter().flatten().filter(|label| is_unknown(label)));
+    let devices = spec.linux().as_ref().and_then(|l| l.devices().as_ref()).into_iter().flatten();
+    facts.other_devices.extend(devices.filter(|device| !is_on_host(device)).map(|device| device.path().clone()));
     for namespace in spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
         if let Some(path) = namespace.path()
             && is_own(namespace.typ(), path)
@@ -37,6 +39,18 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// Whether the device is the one that has its path on the host.
+fn is_on_host(device: &LinuxDevice) -> bool {
+    let Ok(found) = std::fs::metadata(device.path()) else { return false };
+    let same_kind = match device.typ() {
+        LinuxDeviceType::B => found.file_type().is_block_device(),
+        LinuxDeviceType::C | LinuxDeviceType::U => found.file_type().is_char_device(),
+        LinuxDeviceType::A | LinuxDeviceType::P => false,
+    };
+    let numbers = (i64::from(libc::major(found.rdev())), i64::from(libc::minor(found.rdev())));
+    same_kind && numbers == (device.major(), device.minor())
 }
 
 /// Whether SELinux is there and does not know the label.

@@ -31,12 +31,11 @@ pub(crate) fn print() -> Result<()> {
 /// Options of mounts that are known to work. containerd offers Kubernetes' recursive read-only
 /// mounts where `rro` is among them.
 const MOUNT_OPTIONS: &[&str] = &[
-    "bind", "nodev", "noexec", "nosuid", "private", "rbind", "relatime", "ro", "rprivate", "rro", "rslave", "rw",
-    "slave",
+    "bind", "idmap", "nodev", "noexec", "nosuid", "private", "rbind", "relatime", "ridmap", "ro", "rprivate", "rro",
+    "rslave", "rw", "slave",
 ];
 
-/// runtime-spec `features.md`. User namespaces and id-mapped mounts are not listed: they do not
-/// work with libcontainer 0.7.0.
+/// runtime-spec `features.md`.
 fn features() -> serde_json::Value {
     let capabilities: Vec<String> =
         CapabilitySet::CONTAINERD_DEFAULT.names().map(|name| format!("CAP_{name}")).collect();
@@ -46,14 +45,14 @@ fn features() -> serde_json::Value {
         "mountOptions": MOUNT_OPTIONS,
         "hooks": ["prestart", "createRuntime", "createContainer"],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false},
             "seccomp": {"enabled": true},
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
         },
     })
 }

@@ -26,6 +26,7 @@ mod process;
 mod reaper;
 mod server;
 mod service;
+mod staging;
 mod start;
 mod state;
 mod stdio;

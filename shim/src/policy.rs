@@ -14,6 +14,11 @@ use crate::fault::{Fault, Result};
 /// `ctr run --runtime-config-path` (containerd `api/types/runtimeoptions/v1`).
 const OPTIONS: &str = "runtimeoptions.v1.Options";
 
+/// runc's own of containerd 2 and 1.7, and the numbers of `io_uid` and `io_gid` in them (containerd
+/// `api/types/runc/options`, `api/types/runctypes`).
+const RUNC_OPTIONS: [(&str, [u32; 2]); 2] =
+    [("containerd.runc.v1.Options", [4, 5]), ("containerd.linux.runc.CreateOptions", [10, 11])];
+
 /// Reads the policy from the folder that the options name in `ConfigPath`, or from `/etc/hardened`.
 pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
     let arch = Arch::native().context("no seccomp filter can be made for this architecture; use x86_64 or aarch64")?;
@@ -32,13 +37,29 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
 
 fn config_path(options: &Any) -> Result<String> {
     let kind = options.type_url.rsplit('/').next().unwrap_or_default();
-    if kind != OPTIONS {
-        return Err(Fault::invalid(format!(
-            "hardened: runtime options of type {kind}; expected {OPTIONS}: take options of other runtimes out of \
-             this runtime's section in containerd's configuration"
-        )));
+    match kind {
+        OPTIONS => read_config_path(&options.value).context("decode the runtime options").map_err(Fault::from),
+        _ if says_who_owns_streams(kind, &options.value) => Ok(String::new()),
+        _ => Err(Fault::invalid(format!(
+            "hardened: runtime options of type {kind}; expected {OPTIONS}: take options of other runtimes out of this \
+             runtime's section in containerd's configuration"
+        ))),
     }
-    read_config_path(&options.value).context("decode the runtime options").map_err(Fault::from)
+}
+
+/// Whether options are runc's, and no more than what containerd gives to every runtime for a user
+/// namespace: `io_uid` and `io_gid`. The streams have their owners without.
+fn says_who_owns_streams(kind: &str, bytes: &[u8]) -> bool {
+    let Some((_, fields)) = RUNC_OPTIONS.iter().find(|(name, _)| *name == kind) else { return false };
+    let mut input = CodedInputStream::from_bytes(bytes);
+    loop {
+        match input.read_raw_tag_or_eof() {
+            Ok(None) => return true,
+            // A varint has the wire type 0.
+            Ok(Some(tag)) if fields.iter().any(|field| field << 3 == tag) && input.read_uint32().is_ok() => {}
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
 }
 
 /// Field 2 of `Options`, the only one that is used.
@@ -70,8 +91,15 @@ mod tests {
 
     #[test]
     fn options_of_another_runtime_are_refused() {
-        let options =
-            Any { type_url: "containerd.runc.v1.Options".into(), value: b"\x32\x04crun".to_vec(), ..Any::default() };
-        assert!(config_path(&options).is_err());
+        let given = |kind: &str, value: &[u8]| {
+            config_path(&Any { type_url: kind.into(), value: value.to_vec(), ..Any::default() })
+        };
+        let runc = |value| given("containerd.runc.v1.Options", value);
+        assert!(runc(b"\x32\x04crun").is_err());
+        assert!(runc(b"\x20\xc0\x9a\x0c\x32\x04crun").is_err());
+        assert_eq!(runc(b"\x20\xc0\x9a\x0c\x28\xc0\x9a\x0c").unwrap(), "");
+        assert_eq!(given("containerd.linux.runc.CreateOptions", b"\x50\x01\x58\x01").unwrap(), "");
+        assert!(given("containerd.linux.runc.CreateOptions", b"\x20\x01").is_err());
+        assert!(given("crun.Options", b"").is_err());
     }
 }

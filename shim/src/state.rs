@@ -9,8 +9,8 @@
 //! ```
 
 use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -45,7 +45,8 @@ impl StateDir {
         let parent = Path::new(ROOT).join(namespace);
         let path = parent.join(id);
         let mut builder = DirBuilder::new();
-        builder.mode(0o700);
+        // The way to its volumes, for a container in a user namespace; the files are root's alone.
+        builder.mode(0o711);
         for _ in 0..MAKE_TRIES {
             for folder in [Path::new(ROOT), &parent] {
                 match builder.create(folder) {
@@ -69,7 +70,7 @@ impl StateDir {
             }
         }
         let state = Self { path, keep: false };
-        builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
+        builder.mode(0o700).create(state.runtime_root()).context("make a folder for the runtime's state")?;
         Ok(state)
     }
 
@@ -117,7 +118,8 @@ pub(crate) fn runtime_root(folder: &Path) -> PathBuf {
 pub(crate) fn write(folder: &Path, name: &str, value: &impl serde::Serialize) -> Result<PathBuf> {
     let path = folder.join(name);
     let text = serde_json::to_vec(value).with_context(|| format!("encode {name}"))?;
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(&text)).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

@@ -1,9 +1,12 @@
 //! All unsafe code of the shim: one system call a function.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use tokio::io::unix::AsyncFd;
 
@@ -26,25 +29,93 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// A handle on this program through a read-only mount of its own: nobody who reaches the program
 /// through a process that runs from it can write to it (CVE-2019-5736).
 pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
-    let path = c"/proc/self/exe";
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let mount = clone_mount(Path::new("/proc/self/exe"), false)?;
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(&mount, &attributes, false)?;
+    Ok(mount)
+}
+
+/// A copy of the mount at a path, with those below it or without, that is mounted nowhere:
+/// open_tree(2).
+pub(crate) fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let below = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | below;
     // SAFETY: the path is NUL terminated.
     let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
     // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
-    let mount = unsafe { OwnedFd::from_raw_fd(mount as i32) };
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the path is empty and NUL terminated, and the size is that of `attributes`.
+    Ok(unsafe { OwnedFd::from_raw_fd(mount as i32) })
+}
+
+/// Maps the owners of files in a mount that is mounted nowhere yet by a user namespace:
+/// `MOUNT_ATTR_IDMAP` of mount_setattr(2), Linux 5.12; in the mounts below too, or not.
+pub(crate) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd, all: bool) -> io::Result<()> {
+    let userns_fd = namespace.as_raw_fd() as u64;
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(mount, &attributes, all)
+}
+
+fn set_attributes(mount: &OwnedFd, attributes: &libc::mount_attr, all: bool) -> io::Result<()> {
+    let below = if all { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is empty and NUL terminated, and the size is that of the attributes.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            libc::AT_EMPTY_PATH | below,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
-    })?;
-    Ok(mount)
+    })
+    .map(drop)
+}
+
+/// Mounts what [`clone_mount`] gave at a path: move_mount(2).
+pub(crate) fn attach_mount(mount: &OwnedFd, at: &Path) -> io::Result<()> {
+    let at = CString::new(at.as_os_str().as_bytes())?;
+    // SAFETY: both paths are NUL terminated, the first is empty.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            at.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// A user namespace with these mappings, in lines of user_namespaces(7), and nobody in it.
+///
+/// For a single-threaded process.
+pub(crate) fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    let parent = std::process::id();
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    // SAFETY: as fork(2): no stack is given. This process has one thread, so the child may run any code.
+    let child = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    if child == 0 {
+        // SAFETY: takes numbers only.
+        let asked = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+        while asked == 0 && std::os::unix::process::parent_id() == parent {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
+        }
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    let of_child = |name: &str| format!("/proc/{child}/{name}");
+    let made = std::fs::write(of_child("uid_map"), uids)
+        .and_then(|()| std::fs::write(of_child("gid_map"), gids))
+        .and_then(|()| File::open(of_child("ns/user")));
+    let mut status = 0;
+    // SAFETY: takes numbers only: the child is this process's own, and not waited for yet.
+    check(unsafe { libc::kill(child as i32, libc::SIGKILL) }.into())?;
+    // SAFETY: `status` is a place for an int.
+    check(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }.into())?;
+    made.map(OwnedFd::from)
 }
 
 /// Refuses executable memfds in the pid namespace of a process: `vm.memfd_noexec = 2`,
@@ -68,6 +139,16 @@ pub(crate) fn refuse_executable_memfds(pid: i32) -> io::Result<()> {
     // SAFETY: `status` is a place for an int.
     check(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }.into())?;
     if status == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+/// Moves this process into the user namespace of another: setns(2). It stays the same user, and may
+/// do anything there and nothing outside.
+///
+/// For a single-threaded process.
+pub(crate) fn join_user_namespace(pid: i32) -> io::Result<()> {
+    let process = pidfd(pid)?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWUSER) }.into()).map(drop)
 }
 
 /// Switches `lo` on in the network namespace of a process: netdevice(7), `SIOCSIFFLAGS`. The
@@ -107,6 +188,16 @@ pub(crate) fn set_window_size(terminal: &impl AsFd, rows: u16, columns: u16) -> 
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads a winsize.
     check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into()).map(drop)
+}
+
+/// Gives the other end of a terminal to a user: `TIOCGPTPEER`, ioctl_tty(2).
+pub(crate) fn give_terminal(master: &impl AsFd, uid: u32) -> io::Result<()> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: takes numbers only.
+    let fd = check(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    let terminal = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    std::os::unix::fs::fchown(terminal, Some(uid), None)
 }
 
 /// A counter that wakes its reader: eventfd(2).

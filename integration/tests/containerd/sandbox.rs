@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Output, RUNC, repository, share};
+use hardened_integration::{Containerd, Generation, RUNC, repository, share};
 
 crate::tests!(
     nothing_forbidden_succeeds,
@@ -18,6 +18,7 @@ crate::tests!(
     read_only_mounts_stay_read_only,
     recursive_read_only_reaches_the_mounts_below,
     restricted_does_not_execute_from_writable_places,
+    a_new_user_namespace_holds_init_and_exec,
     exec_cannot_look_into_init,
     no_descriptor_leaks,
     the_environment_is_the_specs_with_home_and_path,
@@ -35,10 +36,9 @@ const RESTRICTED: [&str; 2] = ["--annotation", "io.containerd.hardened.v1/profil
 /// Verdicts by operation.
 pub(crate) type Verdicts = BTreeMap<String, String>;
 
-fn verdicts(out: Output) -> Result<Verdicts> {
-    let out = out.ok()?;
-    out.text()
-        .lines()
+/// What the probe said.
+fn verdicts(said: &str) -> Result<Verdicts> {
+    said.lines()
         .map(|line| {
             let try_: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
             let name = try_["try"].as_str().context("no name")?.to_owned();
@@ -56,12 +56,12 @@ fn nothing_forbidden_succeeds(c: &Containerd) -> Result<()> {
     };
     for user in ["0:0", "1000:1000"] {
         let runc = c.run_under(RUNC, &["--seccomp", "--user", user], &["hardened-probe"], b"")?;
-        note(&format!("runc {user}"), verdicts(runc)?);
+        note(&format!("runc {user}"), verdicts(&runc.ok()?.text())?);
         for (profile, options) in [("baseline", &[][..]), ("restricted", &RESTRICTED)] {
             let options = [options, &["--user", user]].concat();
-            let init = verdicts(c.run(&options, &["hardened-probe"])?)?;
+            let init = verdicts(&c.run(&options, &["hardened-probe"])?.ok()?.text())?;
             let running = c.start_container(&options, &["sleep", "1000"])?;
-            let exec = verdicts(running.exec(&["hardened-probe"])?)?;
+            let exec = verdicts(&running.exec(&["hardened-probe"])?.ok()?.text())?;
             running.remove()?;
             for (place, verdicts) in [("init", init), ("exec", exec)] {
                 ensure!(verdicts.len() >= 100, "only {} operations were tried", verdicts.len());
@@ -181,7 +181,7 @@ fn a_profile_of_the_spec_narrows_the_filter(c: &Containerd) -> Result<()> {
 
 fn containerds_default_profile_does_not_let_user_namespaces_through(c: &Containerd) -> Result<()> {
     let out = c.run(&["--seccomp"], &["hardened-probe", "clone CLONE_NEWUSER", "unshare CLONE_NEWUSER", "clone3"])?;
-    let verdicts = verdicts(out)?;
+    let verdicts = verdicts(&out.ok()?.text())?;
     ensure!(verdicts.values().all(|v| v.starts_with("denied")) && verdicts.len() == 3, "{verdicts:?}");
     Ok(())
 }
@@ -246,6 +246,26 @@ fn restricted_does_not_execute_from_writable_places(c: &Containerd) -> Result<()
     Ok(())
 }
 
+fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
+    // One range for each test at a time: see pods.
+    let host = if c.generation() == Generation::Two { 2_000_000 } else { 2_100_000 };
+    let map = format!("0:{host}:65536");
+    let options = ["--uidmap", &map, "--gidmap", &map, "--remap-labels"];
+    let show = [
+        "sh",
+        "-c",
+        "tr -s ' ' < /proc/self/uid_map; id -G; stat -c %u / /proc/self/status; touch /x 2>&1; : > /tmp/x",
+    ];
+    let running = c.start_container(&options, &["sleep", "1000"])?;
+    let init = c.run(&options, &show)?.ok()?.text();
+    let exec = running.exec(&show)?.ok()?.text();
+    let want = format!(" 0 {host} 65536\n0\n0\n0\n");
+    ensure!(init.starts_with(&want) && init == exec, "init:\n{init}\nexec:\n{exec}");
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid()?))?;
+    ensure!(status.contains(&format!("Uid:\t{host}\t{host}\t{host}")), "{status}");
+    running.remove()
+}
+
 fn exec_cannot_look_into_init(c: &Containerd) -> Result<()> {
     let running = c.start_container(&["--env", "SECRET=x"], &["sleep", "1000"])?;
     let program = "for f in environ root/etc exe cwd maps; do ls /proc/1/$f >/dev/null 2>&1 && cat /proc/1/$f \
@@ -304,8 +324,8 @@ pub(crate) fn small_image(c: &Containerd) -> Result<PathBuf> {
 }
 
 /// What succeeded of all that the probe tried.
-pub(crate) fn allowed(probe: Output) -> Result<Verdicts> {
-    Ok(wrong(&verdicts(probe)?))
+pub(crate) fn allowed(said: &str) -> Result<Verdicts> {
+    Ok(wrong(&verdicts(said)?))
 }
 
 /// Forbidden operations that were allowed, and that this kernel has the means to deny.
@@ -353,7 +373,7 @@ fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<(
         .run()?;
         // Refusing such an image is as good.
         if out.status == 0 {
-            let wrong = allowed(out)?;
+            let wrong = allowed(&out.ok()?.text())?;
             ensure!(wrong.is_empty(), "/{at} -> {to}: {wrong:?}");
         }
     }
@@ -377,7 +397,7 @@ fn the_session_keyring_is_fresh(c: &Containerd) -> Result<()> {
     // Readable from outside only: keyctl is denied inside. The link is in /proc/keys of init's user.
     let running = c.start_container(&[], &["sleep", "1000"])?;
     let out = running.exec(&["hardened-probe", "keyctl", "add_key", "request_key"])?;
-    ensure!(verdicts(out)?.values().all(|v| v == "denied 1"));
+    ensure!(verdicts(&out.ok()?.text())?.values().all(|v| v == "denied 1"));
     running.remove()
 }
 

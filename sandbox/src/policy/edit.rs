@@ -187,7 +187,10 @@ impl<'a> Edit<'a> {
 
     fn files(&mut self, table: &ProfileTable, place: &Place) {
         let files = &table.files;
-        self.sandbox.read_only_root = files.read_only_root.unwrap_or(self.sandbox.read_only_root);
+        if let Some(read_only) = files.read_only_root {
+            self.widens |= !read_only && self.sandbox.read_only_root;
+            self.sandbox.read_only_root = read_only;
+        }
         if let Some(execute) = files.execute_from_writable {
             self.widens |= execute && !self.sandbox.execute_from_writable;
             self.sandbox.execute_from_writable = execute;
@@ -263,7 +266,7 @@ impl<'a> Edit<'a> {
 
     fn users(&mut self, table: &ProfileTable, place: &Place) {
         let user = &table.user;
-        if !user.non_root && user.uids.is_none() && user.gids.is_none() {
+        if !user.non_root && !user.own_namespace && user.uids.is_none() && user.gids.is_none() {
             return;
         }
         for (first, last) in user.uids.iter().chain(&user.gids).flatten() {
@@ -273,8 +276,12 @@ impl<'a> Edit<'a> {
             }
         }
         let ranges = |list: &Option<Vec<(u32, u32)>>| list.as_ref().map(|l| l.iter().copied().collect());
-        let users = Users { non_root: user.non_root, uids: ranges(&user.uids), gids: ranges(&user.gids) };
-        self.sandbox.users.insert(users);
+        self.sandbox.users.insert(Users {
+            non_root: user.non_root,
+            own_namespace: user.own_namespace,
+            uids: ranges(&user.uids),
+            gids: ranges(&user.gids),
+        });
     }
 }
 

@@ -315,6 +315,9 @@ pub struct UserTable {
     /// Uid 0 is refused.
     #[serde(default)]
     pub non_root: bool,
+    /// Only in a user namespace, where nobody is root of the host. Kubernetes: `hostUsers: false`.
+    #[serde(default)]
+    pub own_namespace: bool,
     /// Ranges of uids, first and last: `[[1000, 65535]]`. Default: all.
     pub uids: Option<Vec<(u32, u32)>>,
     /// Ranges of gids, for the group and the supplementary groups. Default: all.

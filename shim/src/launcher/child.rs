@@ -1,10 +1,9 @@
 //! The launcher's life: the only code that calls libcontainer.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,12 +15,12 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use oci_spec::runtime::Spec;
 
-use super::wire::{self, Answer, RootfsMount, Task};
+use super::mounts;
+use super::wire::{self, Answer, Task};
 use crate::cgroup::{CGROUP_ROOT, Cgroup, systemd_unit};
 use crate::sys;
 
@@ -77,14 +76,22 @@ fn run(socket: &UnixStream) -> Result<i32> {
         _ => bail!("neither stdio nor a console"),
     }
     match &request.task {
-        Task::Create { bundle, rootfs, mounts, loopback } => {
-            mount_rootfs(rootfs, mounts)?;
-            make_directory(rootfs, &request.plan.cwd);
+        Task::Create { bundle, rootfs, mounts, volumes, users, root, loopback } => {
+            mounts::make_private()?;
+            if *root != (0, 0) {
+                mounts::make_places(bundle)?;
+            }
+            if let Some(users) = users {
+                mounts::make_users(bundle, users)?;
+            }
+            mounts::mount_volumes(bundle, volumes)?;
+            mounts::mount_rootfs(bundle, rootfs, mounts)?;
+            mounts::make_directory(rootfs, &request.plan.cwd, *root);
             let config = bundle.join("config.json");
             let mut spec = Spec::load(&config).map_err(|e| anyhow!(chain(&e)))?;
             if let Some(cgroup) = own_cgroup(&spec, &request.id) {
                 cgroup.make_legacy(&spec)?;
-                enter_legacy_cgroups(&cgroup)?;
+                enter_cgroup(&cgroup)?;
                 // Set already; libcontainer would look for the cgroups that it cannot find.
                 if let Some(linux) = spec.linux_mut() {
                     linux.set_resources(None);
@@ -102,10 +109,14 @@ fn run(socket: &UnixStream) -> Result<i32> {
             }
             Ok(pid)
         }
-        Task::Exec { process, cgroup } => {
-            if !Cgroup::is_unified() {
-                private_mounts()?;
-                enter_legacy_cgroups(&Cgroup::new(cgroup, &request.id))?;
+        Task::Exec { process, cgroup, user_namespace_of } => {
+            mounts::make_private()?;
+            enter_cgroup(&Cgroup::new(cgroup, &request.id))?;
+            if let Some(init) = user_namespace_of {
+                // libcontainer joins each namespace of init but this one, and would leave a root
+                // of the host in the container. From here on this process is nobody there, but
+                // still owns what root of the host does.
+                sys::join_user_namespace(*init).context("join the container's user namespace")?;
             }
             exec(builder, process)
         }
@@ -123,32 +134,6 @@ fn create(builder: ContainerBuilder, bundle: &Path, systemd: bool) -> Result<i32
     container.pid().map(|pid| pid.as_raw()).context("libcontainer reports no pid")
 }
 
-/// Mounts the root file system in a mount namespace of the launcher's own, of which the
-/// container's is a copy: nothing is ever mounted on the host, and nothing can be left there.
-fn mount_rootfs(rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
-    private_mounts()?;
-    let show = rootfs.display();
-    let found = fs::symlink_metadata(rootfs).with_context(|| format!("root file system {show}"))?;
-    if !found.is_dir() {
-        bail!("root file system {show} is not a directory, or is a symbolic link");
-    }
-    if fs::canonicalize(rootfs).with_context(|| format!("root file system {show}"))? == Path::new("/") {
-        bail!("root file system {show} is the host's");
-    }
-    for m in mounts {
-        containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &m.options, rootfs)
-            .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
-    }
-    Ok(())
-}
-
-/// Makes the working directory where the image lacks it, as runc does. Where that cannot be, the
-/// lock-down says that it is missing.
-fn make_directory(rootfs: &Path, directory: &Path) {
-    let permissions = fs::Permissions::from_mode(0o755);
-    drop(pathrs::Root::open(rootfs).and_then(|root| root.mkdir_all(directory, &permissions)));
-}
-
 /// The container's v1 cgroup, where this process may make it instead of libcontainer: not where
 /// the spec mounts cgroups into the container, for which libcontainer must find them.
 fn own_cgroup(spec: &Spec, id: &str) -> Option<Cgroup> {
@@ -158,25 +143,18 @@ fn own_cgroup(spec: &Spec, id: &str) -> Option<Cgroup> {
     (!mounted && !Cgroup::is_unified()).then(|| Cgroup::new(path, id))
 }
 
-/// Moves this process into the container's v1 cgroups, and then has libcontainer find none.
+/// Moves this process into the container's cgroup, and then has libcontainer find none. This
+/// process's mounts must be its own.
 ///
-/// libcontainer would write a pid to `cgroup.procs` of each hierarchy, for which the kernel stops
-/// all forks and waits for an RCU grace period each time: 23 of the 27 ms of an exec, measured
+/// libcontainer would write a pid to `cgroup.procs` of each v1 hierarchy, for which the kernel
+/// stops all forks and waits for an RCU grace period each time: 23 of the 27 ms of an exec, measured
 /// with 8 hierarchies. A thread that moves only itself, by writing 0 to `tasks`, takes no such
 /// lock (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`); this process has one thread, and
-/// its children are born where it is. Its mounts must be its own.
-fn enter_legacy_cgroups(cgroup: &Cgroup) -> Result<()> {
-    cgroup.enter_legacy()?;
+/// its children are born where it is. On v2 it would ask systemd, or change the parents' controllers.
+fn enter_cgroup(cgroup: &Cgroup) -> Result<()> {
+    cgroup.enter()?;
     nix::mount::umount2(CGROUP_ROOT, nix::mount::MntFlags::MNT_DETACH).context("hide the cgroup mounts")?;
     mount(Some("tmpfs"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).context("hide the cgroup mounts")
-}
-
-/// Gives this process a mount namespace of its own.
-fn private_mounts() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
-    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .context("cut the launcher's mounts off from the host's")
 }
 
 fn exec(builder: ContainerBuilder, process: &Path) -> Result<i32> {

@@ -5,6 +5,7 @@
 //! the lock-down plan and the stdio descriptors to a fresh process and reads one answer.
 
 pub(crate) mod child;
+pub(crate) mod mounts;
 mod program;
 pub(crate) mod wire;
 

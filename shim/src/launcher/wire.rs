@@ -42,6 +42,13 @@ pub(crate) enum Task {
         /// Where the root file system is mounted, in a mount namespace of the launcher's own.
         rootfs: PathBuf,
         mounts: Vec<RootfsMount>,
+        /// What the container finds below the bundle, if it has a user namespace.
+        volumes: Vec<Volume>,
+        /// Mappings of a user namespace that is to be made, and found below the bundle.
+        #[serde(deserialize_with = "Option::deserialize")]
+        users: Option<Owners>,
+        /// User and group of the host that are the container's root.
+        root: (u32, u32),
         /// Whether the network namespace is a new one, whose `lo` nobody else switches on.
         loopback: bool,
     },
@@ -51,6 +58,9 @@ pub(crate) enum Task {
         process: PathBuf,
         /// The container's cgroup.
         cgroup: PathBuf,
+        /// Init of a container that has a user namespace.
+        #[serde(deserialize_with = "Option::deserialize")]
+        user_namespace_of: Option<i32>,
     },
 }
 
@@ -61,6 +71,31 @@ pub(crate) struct RootfsMount {
     pub(crate) kind: String,
     pub(crate) source: String,
     pub(crate) options: Vec<String>,
+}
+
+/// A file or folder of the host that the container's init must find, and does not reach by itself,
+/// or not as it is: the source of a bind mount, or a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Volume {
+    /// What it is called below the bundle.
+    pub(crate) name: String,
+    pub(crate) source: PathBuf,
+    /// Whether mounts below come along.
+    pub(crate) recursive: bool,
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub(crate) owners: Option<Owners>,
+    /// Whether the owners in the mounts below are mapped too.
+    pub(crate) map_all: bool,
+}
+
+/// Mappings of a user namespace, or of the owners of a mount's files, in lines of
+/// user_namespaces(7): first id inside or on the file system, first id on the host, how many.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Owners {
+    pub(crate) uids: String,
+    pub(crate) gids: String,
 }
 
 /// What came of it.

@@ -1,0 +1,148 @@
+//! The root file system and the volumes of a container, in a mount namespace of the launcher's
+//! own, of which the container's is a copy: nothing is ever mounted on the host, and nothing can
+//! be left there.
+//!
+//! A container in a user namespace reaches neither its image's layers nor its volumes by
+//! itself: its root is nobody on the host. So both are mounted for it below the bundle, with their
+//! owners mapped where containerd asks for that.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use super::wire::{Owners, RootfsMount, Volume};
+use crate::sys;
+
+/// A user namespace that is made for the container, in [`places`].
+pub(crate) const USERS: &str = "user";
+
+/// Where volumes and layers are mounted: a folder of the bundle's.
+pub(crate) fn places(bundle: &Path) -> PathBuf {
+    bundle.join("mounts")
+}
+
+/// Gives this process a mount namespace of its own.
+pub(super) fn make_private() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
+    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .context("cut the launcher's mounts off from the host's")
+}
+
+/// Mounts a root file system.
+pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount]) -> Result<()> {
+    let show = rootfs.display();
+    let found = fs::symlink_metadata(rootfs).with_context(|| format!("root file system {show}"))?;
+    if !found.is_dir() {
+        bail!("root file system {show} is not a directory, or is a symbolic link");
+    }
+    if fs::canonicalize(rootfs).with_context(|| format!("root file system {show}"))? == Path::new("/") {
+        bail!("root file system {show} is the host's");
+    }
+    for m in mounts {
+        let (owners, mut options) = owners_of(&m.options)?;
+        let namespace = owners.map(|owners| user_namespace(&owners)).transpose()?;
+        if let (Some(namespace), "overlay") = (&namespace, m.kind.as_str()) {
+            map_layers(&mut options, namespace, &places(bundle))?;
+        }
+        containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &options, rootfs)
+            .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
+        if let Some(namespace) = namespace.filter(|_| m.kind != "overlay") {
+            attach(rootfs, rootfs, false, Some((&namespace, false)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a user namespace, mounted where the container finds it.
+pub(super) fn make_users(bundle: &Path, users: &Owners) -> Result<()> {
+    let namespace = user_namespace(users)?;
+    let made = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
+    attach(&made, &places(bundle).join(USERS), false, None)
+}
+
+/// Mounts what a container in a user namespace is to find.
+pub(super) fn mount_volumes(bundle: &Path, volumes: &[Volume]) -> Result<()> {
+    for volume in volumes {
+        let namespace = volume.owners.as_ref().map(user_namespace).transpose()?;
+        let mapped = namespace.as_ref().map(|namespace| (namespace, volume.map_all));
+        let place = places(bundle).join(&volume.name);
+        attach(&volume.source, &place, volume.recursive, mapped)?;
+    }
+    Ok(())
+}
+
+/// Makes the folder for volumes and layers, in memory: it is gone with this namespace.
+pub(super) fn make_places(bundle: &Path) -> Result<()> {
+    let places = places(bundle);
+    fs::create_dir(&places).with_context(|| format!("make {}", places.display()))?;
+    mount(Some("tmpfs"), &places, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
+        .with_context(|| format!("mount a tmpfs at {}", places.display()))
+}
+
+/// Makes the working directory where the image lacks it, as runc does, and as the container's
+/// root. Where that cannot be, the lock-down says that it is missing.
+pub(super) fn make_directory(rootfs: &Path, directory: &Path, (uid, gid): (u32, u32)) {
+    let permissions = Permissions::from_mode(0o755);
+    let _ = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
+    drop(pathrs::Root::open(rootfs).and_then(|root| root.mkdir_all(directory, &permissions)));
+    let _ = (setfsuid(Uid::from_raw(0)), setfsgid(Gid::from_raw(0)));
+}
+
+/// Mounts each layer of an overlay once more with mapped owners, and makes the overlay of those.
+/// Its upper folder has mapped owners on disk: containerd makes it so.
+fn map_layers(options: &mut [String], namespace: &OwnedFd, places: &Path) -> Result<()> {
+    let Some(option) = options.iter_mut().find(|o| o.starts_with("lowerdir=")) else { return Ok(()) };
+    let mut mapped = Vec::new();
+    for (number, layer) in option.trim_start_matches("lowerdir=").split(':').enumerate() {
+        let place = places.join(format!("layer-{number}"));
+        attach(Path::new(layer), &place, false, Some((namespace, false)))?;
+        mapped.push(place.display().to_string());
+    }
+    *option = format!("lowerdir={}", mapped.join(":"));
+    Ok(())
+}
+
+/// Mounts once more what is at a path; with the user namespace that its owners are mapped by, and
+/// whether those of all mounts below it are.
+fn attach(source: &Path, place: &Path, recursive: bool, mapped: Option<(&OwnedFd, bool)>) -> Result<()> {
+    let show = source.display();
+    let mount = sys::clone_mount(source, recursive).with_context(|| format!("open {show}"))?;
+    if let Some((namespace, all)) = mapped {
+        sys::map_owners(&mount, namespace, all).with_context(|| {
+            format!("map the owners of {show} (its file system, or this kernel, has no id-mapped mounts)")
+        })?;
+    }
+    if !place.exists() {
+        let made = if fs::metadata(source).is_ok_and(|m| m.is_dir()) {
+            fs::create_dir(place)
+        } else {
+            File::create(place).map(drop)
+        };
+        made.with_context(|| format!("make {}", place.display()))?;
+    }
+    sys::attach_mount(&mount, place).with_context(|| format!("mount {show} at {}", place.display()))
+}
+
+fn user_namespace(owners: &Owners) -> Result<OwnedFd> {
+    sys::user_namespace(&owners.uids, &owners.gids).context("make a user namespace")
+}
+
+/// containerd's `uidmap=` and `gidmap=`, and the options without them. No file system knows those.
+fn owners_of(options: &[String]) -> Result<(Option<Owners>, Vec<String>)> {
+    let value =
+        |key: &str| options.iter().find_map(|o| o.strip_prefix(key)).map(|v| v.replace(':', " ").replace(',', "\n"));
+    let owners = match (value("uidmap="), value("gidmap=")) {
+        (Some(uids), Some(gids)) => Some(Owners { uids, gids }),
+        (None, None) => None,
+        _ => bail!("root file system: the mount options have one of uidmap and gidmap; both are expected, or none"),
+    };
+    let rest = options.iter().filter(|o| !o.starts_with("uidmap=") && !o.starts_with("gidmap="));
+    Ok((owners, rest.cloned().collect()))
+}

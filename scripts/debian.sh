@@ -25,6 +25,9 @@ debian_lists() {
     apt-get "${options[@]}" update
 }
 
+# is_complete FOLDER PACKAGES: whether just those are unpacked there.
+is_complete() { [ "$(cat "$1/.complete" 2>/dev/null)" = "$2" ]; }
+
 # unpack_root [-a ARCHITECTURE] SUITE FOLDER PACKAGE...: packages and all that they need, into
 # .cache/FOLDER, once: a root in which their programs run.
 unpack_root() {
@@ -35,7 +38,7 @@ unpack_root() {
     fi
     suite=$1 root=$cache/$2
     shift 2
-    [ -e "$root/.complete" ] && return
+    is_complete "$root" "$*" && return
     printf '\033[1m== unpacking a Debian %s with %s\033[0m\n' "$suite" "$*" >&2
     debian_lists "$suite" "$architecture"
     archives=$apt/archives
@@ -56,8 +59,9 @@ unpack_root() {
     [ -e "$root/etc/passwd" ] || echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     [ -e "$root/etc/group" ] || echo 'root:x:0:' >"$root/etc/group"
     echo '127.0.0.1 localhost' >"$root/etc/hosts"
+    echo debian >"$root/etc/hostname"
     : >"$root/etc/resolv.conf"
-    touch "$root/.complete"
+    echo "$*" >"$root/.complete"
 }
 
 # unpack [-a ARCHITECTURE] SUITE FOLDER PACKAGE...: into .cache/FOLDER, once.
@@ -69,7 +73,7 @@ unpack() {
     fi
     suite=$1 folder=$2
     shift 2
-    [ -e "$cache/$folder/.complete" ] && return
+    is_complete "$cache/$folder" "$*" && return
     printf '\033[1m== unpacking %s from Debian %s\033[0m\n' "$*" "$suite" >&2
     debian_lists "$suite" "$architecture"
     (cd "$apt/debs" && apt-get "${options[@]}" download "$@")
@@ -78,5 +82,5 @@ unpack() {
     for package in "$@"; do
         dpkg-deb -x "$(find "$apt/debs" -name "${package}_*.deb" | sort | tail -1)" "$cache/$folder"
     done
-    touch "$cache/$folder/.complete"
+    echo "$*" >"$cache/$folder/.complete"
 }

@@ -70,7 +70,8 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default")]
         namespace: String,
-        /// A container of this node, by its id or the beginning of it.
+        /// A container of this node, by its id or the beginning of it, after containerd's namespace
+        /// and a slash if need be.
         #[arg(long, value_name = "ID", conflicts_with = "file")]
         container: Option<String>,
         /// A manifest or config.json; - for standard input.

@@ -1,7 +1,7 @@
 //! `hardenctl explain`: the effective sandbox, and where each part comes from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -45,15 +45,7 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
 
 /// What was decided of a container that runs on this node.
 pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
-    let root = Path::new("/run/hardened");
-    let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-    let starts = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.starts_with(id));
-    let mut found: Vec<_> = list(root).flat_map(|namespace| list(&namespace)).filter(|path| starts(path)).collect();
-    let folder = match (found.pop(), found.is_empty()) {
-        (Some(folder), true) if !id.is_empty() => folder,
-        (None, _) => bail!("no container of this runtime is called {id}; `crictl ps` or `ctr tasks ls` names them"),
-        (Some(_), _) => bail!("several containers begin with {id:?}; give more of the id"),
-    };
+    let folder = find(Path::new("/run/hardened"), id)?;
     let path = folder.join("admission.json");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     if json {
@@ -72,6 +64,28 @@ pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
         anstream::println!("  {NOTE}{lost}{PLAIN}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of the container that is called so, or whose name alone begins so.
+fn find(root: &Path, id: &str) -> Result<PathBuf> {
+    let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let (namespace, id) = id.rsplit_once('/').map_or((None, id), |(namespace, id)| (Some(namespace), id));
+    let of = |path: &PathBuf| namespace.is_none_or(|namespace| path.ends_with(namespace));
+    let all: Vec<_> = list(root).filter(of).flat_map(|namespace| list(&namespace)).collect();
+    let called = |exact: bool| -> Vec<&PathBuf> {
+        let fits = |name: &str| if exact { name == id } else { name.starts_with(id) && !id.is_empty() };
+        all.iter().filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(fits)).collect()
+    };
+    let exact = called(true);
+    match &*(if exact.is_empty() { called(false) } else { exact }) {
+        [] => bail!("no container of this runtime is called {id}; `crictl ps` or `ctr tasks ls` names them"),
+        [one] => Ok((*one).clone()),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| name(path)).collect();
+            bail!("{} containers begin with {id}: {}; give one of those", several.len(), names.join(", "))
+        }
+    }
 }
 
 fn describe(list: &str, name: &str) -> String {
@@ -133,5 +147,28 @@ fn to_json(what: &str, decided: &Result<Admission, Refusal>, policy: &Policy) ->
             serde_json::json!({"container": what, "by": admission.by(), "sandbox": lines, "notes": admission.notes()})
         }
         Err(refusal) => serde_json::json!({"container": what, "refused": refusal.to_string()}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_found_by_its_name_or_a_part_that_only_it_has() {
+        let root = std::env::temp_dir().join(format!("hardenctl-explain-{}", std::process::id()));
+        for container in ["k8s.io/abc1", "k8s.io/abc10", "default/abc10", "default/web"] {
+            std::fs::create_dir_all(root.join(container)).unwrap();
+        }
+        let found = |id: &str| find(&root, id).map(|path| path.strip_prefix(&root).unwrap().display().to_string());
+        assert_eq!(found("w").unwrap(), "default/web");
+        assert_eq!(found("abc1").unwrap(), "k8s.io/abc1");
+        assert_eq!(found("default/abc").unwrap(), "default/abc10");
+        let error = found("abc10").unwrap_err().to_string();
+        assert!(error.contains("k8s.io/abc10") && error.contains("default/abc10"), "{error}");
+        for none in ["", "x", "nowhere/web"] {
+            assert!(found(none).unwrap_err().to_string().contains("no container of this runtime"), "{none}");
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

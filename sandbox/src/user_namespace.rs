@@ -102,7 +102,7 @@ impl UserNamespace {
 
 impl std::fmt::Display for UserNamespace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "root is uid {} of the host, the last of {} ids", self.uids.host, self.uids.size)
+        write!(f, "root is uid {} of the host, of {} ids from there on", self.uids.host, self.uids.size)
     }
 }
 

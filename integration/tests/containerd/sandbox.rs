@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Generation, RUNC, repository, share};
+use hardened_integration::{Containerd, Generation, RUNC, hardenctl, repository, share};
 
 crate::tests!(
     nothing_forbidden_succeeds,
@@ -263,6 +263,9 @@ fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
     ensure!(init.starts_with(&want) && init == exec, "init:\n{init}\nexec:\n{exec}");
     let status = fs::read_to_string(format!("/proc/{}/status", running.pid()?))?;
     ensure!(status.contains(&format!("Uid:\t{host}\t{host}\t{host}")), "{status}");
+    let name = format!("{}/{}", c.namespace(), running.id());
+    let told = hardenctl(&["explain", "--container", &name])?.ok()?.text();
+    ensure!(told.contains(&format!("root is uid {host} of the host")), "{told}");
     running.remove()
 }
 

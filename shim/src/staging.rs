@@ -37,8 +37,8 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
             source,
             recursive: has("rbind"),
             owners: mapped.then(|| Owners {
-                uids: lines(mount.uid_mappings().as_ref().or(linux.uid_mappings().as_ref())),
-                gids: lines(mount.gid_mappings().as_ref().or(linux.gid_mappings().as_ref())),
+                uids: lines(given(mount.uid_mappings()).or(linux.uid_mappings().as_ref())),
+                gids: lines(given(mount.gid_mappings()).or(linux.gid_mappings().as_ref())),
             }),
             map_all: has("ridmap"),
         });
@@ -68,6 +68,10 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
     linux.set_namespaces(Some(namespaces));
     spec.set_linux(Some(linux)).set_mounts(Some(mounts));
     Staged { volumes, users }
+}
+
+fn given(mappings: &Option<Vec<LinuxIdMapping>>) -> Option<&Vec<LinuxIdMapping>> {
+    mappings.as_ref().filter(|list| !list.is_empty())
 }
 
 /// Mappings as the kernel reads them: user_namespaces(7).

@@ -19,6 +19,7 @@ crate::tests!(
     recursive_read_only_reaches_the_mounts_below,
     restricted_does_not_execute_from_writable_places,
     a_new_user_namespace_holds_init_and_exec,
+    owners_of_a_volume_are_mapped_without_a_user_namespace,
     exec_cannot_look_into_init,
     no_descriptor_leaks,
     the_environment_is_the_specs_with_home_and_path,
@@ -267,6 +268,23 @@ fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
     let told = hardenctl(&["explain", "--container", &name])?.ok()?.text();
     ensure!(told.contains(&format!("root is uid {host} of the host")), "{told}");
     running.remove()
+}
+
+fn owners_of_a_volume_are_mapped_without_a_user_namespace(c: &Containerd) -> Result<()> {
+    let volume = c.volume()?;
+    fs::write(volume.join("file"), "")?;
+    let one = serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let out = crate::refusals::spec(c, |s| {
+        s["process"]["args"] = serde_json::json!(["stat", "-c", "%u:%g", "/data/file"]);
+        let mount = serde_json::json!({"destination": "/data", "type": "bind", "source": volume,
+            "options": ["rbind", "idmap"], "uidMappings": one, "gidMappings": one});
+        if let Some(mounts) = s["mounts"].as_array_mut() {
+            mounts.push(mount);
+        }
+    })?;
+    let out = out.run()?.ok()?.text();
+    ensure!(out == "1000:1000", "{out}");
+    Ok(())
 }
 
 fn exec_cannot_look_into_init(c: &Containerd) -> Result<()> {

@@ -78,9 +78,6 @@ fn run(socket: &UnixStream) -> Result<i32> {
     match &request.task {
         Task::Create { bundle, rootfs, mounts, volumes, users, root, loopback } => {
             mounts::make_private()?;
-            if *root != (0, 0) {
-                mounts::make_places(bundle)?;
-            }
             if let Some(users) = users {
                 mounts::make_users(bundle, users)?;
             }

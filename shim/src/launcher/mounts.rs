@@ -49,7 +49,7 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
         let (owners, mut options) = owners_of(&m.options)?;
         let namespace = owners.map(|owners| user_namespace(&owners)).transpose()?;
         if let (Some(namespace), "overlay") = (&namespace, m.kind.as_str()) {
-            map_layers(&mut options, namespace, &places(bundle))?;
+            map_layers(&mut options, namespace, bundle)?;
         }
         containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &options, rootfs)
             .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
@@ -64,7 +64,7 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
 pub(super) fn make_users(bundle: &Path, users: &Owners) -> Result<()> {
     let namespace = user_namespace(users)?;
     let made = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
-    attach(&made, &places(bundle).join(USERS), false, None)
+    attach(&made, &place(bundle, USERS)?, false, None)
 }
 
 /// Mounts what a container in a user namespace is to find.
@@ -72,18 +72,21 @@ pub(super) fn mount_volumes(bundle: &Path, volumes: &[Volume]) -> Result<()> {
     for volume in volumes {
         let namespace = volume.owners.as_ref().map(user_namespace).transpose()?;
         let mapped = namespace.as_ref().map(|namespace| (namespace, volume.map_all));
-        let place = places(bundle).join(&volume.name);
-        attach(&volume.source, &place, volume.recursive, mapped)?;
+        attach(&volume.source, &place(bundle, &volume.name)?, volume.recursive, mapped)?;
     }
     Ok(())
 }
 
-/// Makes the folder for volumes and layers, in memory: it is gone with this namespace.
-pub(super) fn make_places(bundle: &Path) -> Result<()> {
+/// A place for a volume or a layer, in a folder that is made at its first use: in memory, so it is
+/// gone with this namespace.
+fn place(bundle: &Path, name: &str) -> Result<PathBuf> {
     let places = places(bundle);
-    fs::create_dir(&places).with_context(|| format!("make {}", places.display()))?;
-    mount(Some("tmpfs"), &places, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
-        .with_context(|| format!("mount a tmpfs at {}", places.display()))
+    if !places.exists() {
+        fs::create_dir(&places).with_context(|| format!("make {}", places.display()))?;
+        mount(Some("tmpfs"), &places, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
+            .with_context(|| format!("mount a tmpfs at {}", places.display()))?;
+    }
+    Ok(places.join(name))
 }
 
 /// Makes the working directory where the image lacks it, as runc does, and as the container's
@@ -97,11 +100,11 @@ pub(super) fn make_directory(rootfs: &Path, directory: &Path, (uid, gid): (u32, 
 
 /// Mounts each layer of an overlay once more with mapped owners, and makes the overlay of those.
 /// Its upper folder has mapped owners on disk: containerd makes it so.
-fn map_layers(options: &mut [String], namespace: &OwnedFd, places: &Path) -> Result<()> {
+fn map_layers(options: &mut [String], namespace: &OwnedFd, bundle: &Path) -> Result<()> {
     let Some(option) = options.iter_mut().find(|o| o.starts_with("lowerdir=")) else { return Ok(()) };
     let mut mapped = Vec::new();
     for (number, layer) in option.trim_start_matches("lowerdir=").split(':').enumerate() {
-        let place = places.join(format!("layer-{number}"));
+        let place = place(bundle, &format!("layer-{number}"))?;
         attach(Path::new(layer), &place, false, Some((namespace, false)))?;
         mapped.push(place.display().to_string());
     }
@@ -131,7 +134,8 @@ fn attach(source: &Path, place: &Path, recursive: bool, mapped: Option<(&OwnedFd
 }
 
 fn user_namespace(owners: &Owners) -> Result<OwnedFd> {
-    sys::user_namespace(&owners.uids, &owners.gids).context("make a user namespace")
+    sys::user_namespace(&owners.uids, &owners.gids)
+        .context("make a user namespace (user.max_user_namespaces says how many there may be)")
 }
 
 /// containerd's `uidmap=` and `gidmap=`, and the options without them. No file system knows those.

@@ -706,6 +706,16 @@ pub fn has_selinux() -> bool {
     fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1")
 }
 
+/// Whether the file system of containerd's images has id-mapped mounts: tmpfs has from Linux 6.3 on,
+/// and disks' have longer than Landlock's least ABI.
+#[must_use]
+pub fn maps_owners() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let kind = Command::new("stat").args(["-f", "-c", "%T"]).arg(test_root().parent().unwrap_or(&test_root())).output();
+    kind.is_ok_and(|kind| kind.stdout != b"tmpfs\n") || (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
 /// Parent of a process.
 #[must_use]
 pub fn parent(pid: i32) -> Option<i32> {

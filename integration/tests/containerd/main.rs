@@ -22,6 +22,7 @@ mod sandbox;
 mod selinux;
 mod stdio;
 mod task;
+mod users;
 
 /// A named claim, tested against one containerd.
 type Test = (&'static str, fn(&Containerd) -> Result<()>);
@@ -82,18 +83,21 @@ fn main() {
         ("apparmor", apparmor::TESTS),
         ("selinux", selinux::TESTS),
         ("landlock", landlock::TESTS),
+        ("users", users::TESTS),
     ];
     let pod_modules = [
         ("pods", pods::TESTS),
         ("node", node::TESTS),
         ("apparmor", apparmor::POD_TESTS),
         ("selinux", selinux::POD_TESTS),
+        ("users", users::POD_TESTS),
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
         "apparmor" => !hardened_integration::has_apparmor(),
         "selinux" => !hardened_integration::has_selinux(),
         "landlock" => hardened_sandbox::probe().landlock_abi > 0,
+        "users" => !hardened_integration::maps_owners(),
         _ => false,
     };
     let mut trials = Vec::new();

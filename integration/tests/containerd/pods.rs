@@ -1,16 +1,12 @@
 //! Pods, as the kubelet makes them through containerd's CRI.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, Pod, container_config, security, with_systemd};
 use hardened_integration::{Generation, cgroup_of, eventually, has_cgroup_v2, opens_in};
 use k8s_cri::v1 as cri;
-
-use crate::sandbox::allowed;
 
 crate::pod_tests!(
     a_pod_lives_and_leaves_nothing,
@@ -40,11 +36,6 @@ crate::pod_tests!(
     processes_are_shared_where_the_pod_says_so,
     a_debug_container_joins_a_running_pod,
     annotations_of_a_pod_reach_every_container,
-    root_of_a_user_namespace_is_nobody_on_the_host,
-    the_sandbox_is_the_same_in_a_user_namespace,
-    volumes_of_a_user_namespace_have_its_owners,
-    namespaces_that_are_none_are_refused,
-    a_policy_demands_user_namespaces,
     output_to_dev_stdout_is_logged,
     a_container_is_restarted_after_its_end,
     pods_survive_a_restart_of_containerd,
@@ -52,32 +43,32 @@ crate::pod_tests!(
 );
 
 /// Runs a shell in a container of its own pod, to its end; its exit code and log.
-fn run_in(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<(i32, String)> {
+pub(crate) fn run_in(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<(i32, String)> {
     let name = config.metadata.clone().unwrap_or_default().name;
     let id = pod.run(config)?;
     let status = pod.wait(&id)?;
     Ok((status.exit_code, pod.log(&name)?))
 }
 
-fn shell(name: &str, program: &str) -> cri::ContainerConfig {
+pub(crate) fn shell(name: &str, program: &str) -> cri::ContainerConfig {
     container_config(name, &["sh", "-c", program])
 }
 
 /// The answer to a container that must not start.
-fn refused(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<String> {
+pub(crate) fn refused(pod: &Pod<'_>, config: cri::ContainerConfig) -> Result<String> {
     let id = pod.create(config)?;
     let error = pod.start(&id).err().context("it was started")?;
     Ok(format!("{error:#}"))
 }
 
-fn contains(text: &str, words: &[&str]) -> Result<()> {
+pub(crate) fn contains(text: &str, words: &[&str]) -> Result<()> {
     words.iter().try_for_each(|word| {
         ensure!(text.contains(word), "{word:?} is not in: {text}");
         Ok(())
     })
 }
 
-fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
+pub(crate) fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
     cri::Mount {
         container_path: at.to_owned(),
         host_path: host.display().to_string(),
@@ -89,7 +80,7 @@ fn volume(host: &Path, at: &str, readonly: bool) -> cri::Mount {
 }
 
 /// A folder that the kubelet would keep for this pod.
-fn kubelet(c: &Cri, pod: &Pod<'_>, what: &str) -> Result<PathBuf> {
+pub(crate) fn kubelet(c: &Cri, pod: &Pod<'_>, what: &str) -> Result<PathBuf> {
     let uid = &pod.config().metadata.as_ref().context("metadata")?.uid;
     let folder = c.containerd().home().join("kubelet/pods").join(uid).join(what);
     fs::create_dir_all(&folder)?;
@@ -135,7 +126,7 @@ fn probes_and_hooks_run_in_the_sandbox(c: &Cri) -> Result<()> {
 
 /// A stream of the kubelet's kind, over the protocol that it speaks to `kubectl`: one channel a
 /// stream, its number in the first byte (Kubernetes `remotecommand`, `v4.channel.k8s.io`).
-struct Stream(tungstenite::WebSocket<std::net::TcpStream>);
+pub(crate) struct Stream(tungstenite::WebSocket<std::net::TcpStream>);
 
 impl Stream {
     /// containerd streams in a network namespace of its own; a socket stays in the one that it was
@@ -171,7 +162,7 @@ impl Stream {
     }
 
     /// Reads until a channel has said so much, or the stream ends.
-    fn read_until(&mut self, channel: u8, words: &str) -> Result<String> {
+    pub(crate) fn read_until(&mut self, channel: u8, words: &str) -> Result<String> {
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains(words) {
             let message = self.0.read().with_context(|| format!("after {:?}", String::from_utf8_lossy(&said)))?;
@@ -187,7 +178,7 @@ impl Stream {
 const CHANNELS: &str = "v4.channel.k8s.io";
 
 /// `kubectl exec -i`, or `-it`.
-fn exec_stream(c: &Cri, container: &str, tty: bool, program: &[&str]) -> Result<Stream> {
+pub(crate) fn exec_stream(c: &Cri, container: &str, tty: bool, program: &[&str]) -> Result<Stream> {
     let request = cri::ExecRequest {
         container_id: container.to_owned(),
         cmd: program.iter().map(|s| (*s).to_owned()).collect(),
@@ -301,7 +292,7 @@ fn resources_are_updated_in_place(c: &Cri) -> Result<()> {
 }
 
 /// The pid of a container's init on the host.
-fn init(id: &str) -> Result<i32> {
+pub(crate) fn init(id: &str) -> Result<i32> {
     let record = fs::read_to_string(format!("/run/hardened/k8s.io/{id}/container.json"))?;
     let pid = serde_json::from_str::<serde_json::Value>(&record)?["pid"].as_i64();
     Ok(i32::try_from(pid.context("no pid")?)?)
@@ -379,7 +370,7 @@ fn privileged_is_refused_in_the_pods_words(c: &Cri) -> Result<()> {
     pod.remove()
 }
 
-fn host(config: &mut cri::PodSandboxConfig, change: impl Fn(&mut cri::NamespaceOption)) {
+pub(crate) fn host(config: &mut cri::PodSandboxConfig, change: impl Fn(&mut cri::NamespaceOption)) {
     let linux = config.linux.get_or_insert_default().security_context.get_or_insert_default();
     change(linux.namespace_options.get_or_insert_default());
 }
@@ -741,155 +732,6 @@ fn annotations_of_a_pod_reach_every_container(c: &Cri) -> Result<()> {
     let app = pod.run(container_config("app", &["sleep", "1000"]))?;
     let error = pod.exec(&app, &["true"]).err().context("it was executed")?;
     contains(&format!("{error:#}"), &["the profile refuses every exec in this container"])?;
-    pod.remove()
-}
-
-/// A range of ids that no other pod has, as the kubelet gives them out: containerd 1.7 makes two
-/// copies of an image for one range, if they are wanted at once, and fails.
-fn users() -> cri::UserNamespace {
-    static PODS: AtomicU32 = AtomicU32::new(3);
-    let host_id = PODS.fetch_add(1, Ordering::Relaxed) << 16;
-    let ids = || vec![cri::IdMapping { host_id, container_id: 0, length: 65536 }];
-    cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: ids(), gids: ids() }
-}
-
-/// A pod with `hostUsers: false`.
-fn pod_in_a_user_namespace<'a>(c: &'a Cri, name: &str) -> Result<Pod<'a>> {
-    let mut config = c.pod_config(name);
-    let users = users();
-    host(&mut config, |n| n.userns_options = Some(users.clone()));
-    c.run_pod(config)
-}
-
-/// Ids of the pod, as it was made.
-fn users_of(pod: &Pod<'_>) -> Option<cri::UserNamespace> {
-    pod.config().linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()?.userns_options.clone()
-}
-
-/// A container of such a pod.
-fn inside(pod: &Pod<'_>, mut config: cri::ContainerConfig) -> cri::ContainerConfig {
-    security(&mut config).namespace_options.get_or_insert_default().userns_options = users_of(pod);
-    config
-}
-
-/// Real and effective user and group, on the host, of a process.
-fn host_users(pid: i32) -> Result<Vec<u32>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let ids = status.lines().filter_map(|line| line.strip_prefix("Uid:").or_else(|| line.strip_prefix("Gid:")));
-    ids.flat_map(|ids| ids.split_whitespace().take(2)).map(|id| Ok(id.parse()?)).collect()
-}
-
-fn root_of_a_user_namespace_is_nobody_on_the_host(c: &Cri) -> Result<()> {
-    let pod = pod_in_a_user_namespace(c, "users")?;
-    let show = "id -u; id -G; tr -s ' ' < /proc/self/uid_map; touch /srv/x && stat -c %u:%g /srv/x /bin/busybox; \
-                echo null > /dev/null; hostname; cat /etc/resolv.conf > /dev/null && echo resolves";
-    let app = pod.run(inside(&pod, shell("app", &format!("{show}; echo out > /dev/stdout; sleep 1000"))))?;
-    let root = users_of(&pod).context("no user namespace")?.uids[0].host_id;
-    let want = format!("0\n0\n 0 {root} 65536\n0:0\n0:0\n{}\nresolves", pod.config().hostname);
-    eventually("it has said all", || pod.log("app").is_ok_and(|log| log.ends_with("out")))?;
-    ensure!(pod.log("app")? == format!("{want}\nout"), "{}", pod.log("app")?);
-    let out = pod.exec(&app, &["sh", "-c", show])?;
-    ensure!(String::from_utf8_lossy(&out.stdout).trim_end() == want, "{}", String::from_utf8_lossy(&out.stdout));
-
-    let on_host = host_users(init(&app)?)?;
-    ensure!(on_host == [root; 4], "{on_host:?}");
-    // A user of the container is no user of the host either, and reaches its streams.
-    let mut config = inside(&pod, shell("user", "echo $(id -u) > /dev/stderr; sleep 1000"));
-    security(&mut config).run_as_user = Some(cri::Int64Value { value: 1000 });
-    let user = pod.run(config)?;
-    eventually("it has said who it is", || pod.log("user").is_ok_and(|log| log == "1000"))?;
-    let on_host = host_users(init(&user)?)?;
-    ensure!(on_host == [root + 1000; 4], "{on_host:?}");
-    // So is its terminal.
-    let mut terminal = exec_stream(
-        c,
-        &user,
-        true,
-        &["sh", "-c", "while [ $(stat -c %u $(tty)) != 1000 ]; do :; done; echo yes > $(tty)"],
-    )?;
-    terminal.read_until(1, "yes")?;
-    pod.remove()
-}
-
-fn the_sandbox_is_the_same_in_a_user_namespace(c: &Cri) -> Result<()> {
-    let pod = pod_in_a_user_namespace(c, "users-probe")?;
-    let (code, init) = run_in(&pod, inside(&pod, container_config("probe", &["hardened-probe"])))?;
-    ensure!(code == 0, "{init}");
-    let app = pod.run(inside(&pod, container_config("app", &["sleep", "1000"])))?;
-    let exec = String::from_utf8(pod.exec(&app, &["hardened-probe"])?.stdout)?;
-    for (place, said) in [("init", init), ("exec", exec)] {
-        ensure!(said.lines().count() >= 100, "{said}");
-        let allowed = allowed(&said)?;
-        ensure!(allowed.is_empty(), "{place}: {allowed:?}");
-    }
-    let status = pod.exec(&app, &["grep", "-E", "^(CapBnd|NoNewPrivs|Seccomp|Groups)", "/proc/self/status"])?.stdout;
-    let status = String::from_utf8_lossy(&status).into_owned();
-    contains(&status, &["CapBnd:\t00000000000005fb", "NoNewPrivs:\t1", "Seccomp:\t2", "Groups:\t"])?;
-    pod.remove()
-}
-
-fn volumes_of_a_user_namespace_have_its_owners(c: &Cri) -> Result<()> {
-    let pod = pod_in_a_user_namespace(c, "users-volume")?;
-    let data = kubelet(c, &pod, "volumes/data")?;
-    // As the kubelet's own folders: nobody but root of the host comes here.
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
-    fs::write(data.join("secret"), "of root")?;
-    fs::set_permissions(data.join("secret"), fs::Permissions::from_mode(0o600))?;
-    let mut config = shell("app", "cat /data/secret; touch /data/new; stat -c ' %u' /data/new");
-    let mapped = c.containerd().generation() == Generation::Two;
-    let mut mount = volume(&data, "/data", false);
-    if mapped {
-        let users = users_of(&pod).context("no user namespace")?;
-        (mount.uid_mappings, mount.gid_mappings) = (users.uids, users.gids);
-    }
-    config.mounts = vec![mount];
-    let (_, log) = run_in(&pod, inside(&pod, config))?;
-    if mapped {
-        ensure!(log == "of root 0", "{log}");
-        ensure!(fs::metadata(data.join("new"))?.uid() == 0);
-    } else {
-        // containerd 1.7 maps no owners: the folder is of somebody who does not exist.
-        contains(&log, &["can't open '/data/secret': Permission denied"])?;
-    }
-    pod.remove()
-}
-
-fn namespaces_that_are_none_are_refused(c: &Cri) -> Result<()> {
-    let mut config = c.pod_config("users-root");
-    let ids = || vec![cri::IdMapping { host_id: 0, container_id: 0, length: 65536 }];
-    host(&mut config, |n| {
-        n.userns_options = Some(cri::UserNamespace { uids: ids(), gids: ids(), ..users() });
-    });
-    let error = c.run_pod(config).err().context("it was started")?;
-    contains(&format!("{error:#}"), &["spec.hostUsers: root of the container would be root of the host"])?;
-
-    let pod = pod_in_a_user_namespace(c, "users-beyond")?;
-    let mut config = inside(&pod, container_config("web", &["true"]));
-    security(&mut config).run_as_user = Some(cri::Int64Value { value: 70_000 });
-    let error = refused(&pod, config)?;
-    match c.containerd().generation() {
-        Generation::One => contains(&error, &["spec.containers[web].securityContext.runAsUser: 70000 is not mapped"])?,
-        // It looks first.
-        Generation::Two => contains(&error, &["container ID 70000 cannot be mapped to a host ID"])?,
-    }
-    pod.remove()
-}
-
-fn a_policy_demands_user_namespaces(c: &Cri) -> Result<()> {
-    let c = Cri::start_beside(c)?;
-    c.set_policy("default = \"users\"\n[profile.users.user]\nown-namespace = true\n")?;
-    let error = c.pod("host-users").err().context("it was started")?;
-    contains(
-        &format!("{error:#}"),
-        &["spec.hostUsers: the container would run without a user namespace", "set hostUsers: false"],
-    )?;
-    if c.containerd().generation() == Generation::Two {
-        // It gives such a pod no handler with a policy of its own.
-        return Ok(());
-    }
-    let pod = pod_in_a_user_namespace(&c, "own-users")?;
-    let (code, log) = run_in(&pod, inside(&pod, shell("app", "echo ran")))?;
-    ensure!(code == 0 && log == "ran", "{log}");
     pod.remove()
 }
 

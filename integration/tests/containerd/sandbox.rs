@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Generation, RUNC, hardenctl, repository, share};
+use hardened_integration::{Containerd, RUNC, repository, share};
 
 crate::tests!(
     nothing_forbidden_succeeds,
@@ -18,8 +18,6 @@ crate::tests!(
     read_only_mounts_stay_read_only,
     recursive_read_only_reaches_the_mounts_below,
     restricted_does_not_execute_from_writable_places,
-    a_new_user_namespace_holds_init_and_exec,
-    owners_of_a_volume_are_mapped_without_a_user_namespace,
     exec_cannot_look_into_init,
     no_descriptor_leaks,
     the_environment_is_the_specs_with_home_and_path,
@@ -244,46 +242,6 @@ fn restricted_does_not_execute_from_writable_places(c: &Containerd) -> Result<()
     // The default lets it: build tools and self-extracting programs do it.
     let out = c.run(&["--mount", &mount(c.volume()?)], &["sh", "-c", program])?.ok()?;
     ensure!(out.text().contains("ran /tmp") && out.text().contains("ran /srv/data"), "{out:?}");
-    Ok(())
-}
-
-fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
-    // One range for each test at a time: see pods.
-    let host = if c.generation() == Generation::Two { 2_000_000 } else { 2_100_000 };
-    let map = format!("0:{host}:65536");
-    let options = ["--uidmap", &map, "--gidmap", &map, "--remap-labels"];
-    let show = [
-        "sh",
-        "-c",
-        "tr -s ' ' < /proc/self/uid_map; id -G; stat -c %u / /proc/self/status; touch /x 2>&1; : > /tmp/x",
-    ];
-    let running = c.start_container(&options, &["sleep", "1000"])?;
-    let init = c.run(&options, &show)?.ok()?.text();
-    let exec = running.exec(&show)?.ok()?.text();
-    let want = format!(" 0 {host} 65536\n0\n0\n0\n");
-    ensure!(init.starts_with(&want) && init == exec, "init:\n{init}\nexec:\n{exec}");
-    let status = fs::read_to_string(format!("/proc/{}/status", running.pid()?))?;
-    ensure!(status.contains(&format!("Uid:\t{host}\t{host}\t{host}")), "{status}");
-    let name = format!("{}/{}", c.namespace(), running.id());
-    let told = hardenctl(&["explain", "--container", &name])?.ok()?.text();
-    ensure!(told.contains(&format!("root is uid {host} of the host")), "{told}");
-    running.remove()
-}
-
-fn owners_of_a_volume_are_mapped_without_a_user_namespace(c: &Containerd) -> Result<()> {
-    let volume = c.volume()?;
-    fs::write(volume.join("file"), "")?;
-    let one = serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
-    let out = crate::refusals::spec(c, |s| {
-        s["process"]["args"] = serde_json::json!(["stat", "-c", "%u:%g", "/data/file"]);
-        let mount = serde_json::json!({"destination": "/data", "type": "bind", "source": volume,
-            "options": ["rbind", "idmap"], "uidMappings": one, "gidMappings": one});
-        if let Some(mounts) = s["mounts"].as_array_mut() {
-            mounts.push(mount);
-        }
-    })?;
-    let out = out.run()?.ok()?.text();
-    ensure!(out == "1000:1000", "{out}");
     Ok(())
 }
 

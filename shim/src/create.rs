@@ -60,7 +60,11 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     // Removed again with all in it when anything below fails.
     let state = StateDir::create(&shim.namespace, &request.id)?;
     let mut bundle = admission.spec().clone();
-    let staged = stage(&mut bundle, admission.user_namespace().is_some(), state.path());
+    let users = admission.user_namespace();
+    if users.is_some() {
+        state.let_through()?;
+    }
+    let staged = stage(&mut bundle, users.is_some(), state.path());
     state::write(state.path(), "config.json", &bundle)?;
     state::write(state.path(), "admission.json", &admission.summary())?;
     let cgroup = Cgroup::new(cgroup_path(&admission), &request.id);

@@ -10,7 +10,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -45,8 +45,7 @@ impl StateDir {
         let parent = Path::new(ROOT).join(namespace);
         let path = parent.join(id);
         let mut builder = DirBuilder::new();
-        // The way to its volumes, for a container in a user namespace; the files are root's alone.
-        builder.mode(0o711);
+        builder.mode(0o700);
         for _ in 0..MAKE_TRIES {
             for folder in [Path::new(ROOT), &parent] {
                 match builder.create(folder) {
@@ -70,7 +69,7 @@ impl StateDir {
             }
         }
         let state = Self { path, keep: false };
-        builder.mode(0o700).create(state.runtime_root()).context("make a folder for the runtime's state")?;
+        builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
         Ok(state)
     }
 
@@ -78,6 +77,15 @@ impl StateDir {
     pub(crate) fn find(namespace: &str, id: &str) -> Option<Self> {
         let path = Path::new(ROOT).join(namespace).join(id);
         path.is_dir().then_some(Self { path, keep: false })
+    }
+
+    /// Lets a container in a user namespace walk through to its volumes. The files are root's alone.
+    pub(crate) fn let_through(&self) -> Result<()> {
+        for folder in self.path.ancestors().take_while(|folder| folder.starts_with(ROOT)) {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o711))
+                .with_context(|| format!("let others walk through {}", folder.display()))?;
+        }
+        Ok(())
     }
 
     /// From here on the folder outlives this value.

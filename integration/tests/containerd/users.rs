@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -42,6 +43,13 @@ fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
     ensure!(init.starts_with(&want) && init == exec, "init:\n{init}\nexec:\n{exec}");
     let status = fs::read_to_string(format!("/proc/{}/status", running.pid()?))?;
     ensure!(status.contains(&format!("Uid:\t{host}\t{host}\t{host}")), "{status}");
+    // It walks through this container's state to its volumes, and can read none of it.
+    let mode = |path: &Path| Ok::<_, anyhow::Error>(fs::metadata(path)?.mode() & 0o7777);
+    let state = Path::new("/run/hardened").join(c.namespace()).join(running.id());
+    for (name, want) in [("", 0o711), ("runtime", 0o700), ("config.json", 0o600), ("admission.json", 0o600)] {
+        let found = mode(&state.join(name))?;
+        ensure!(found == want, "{name}: {found:o}");
+    }
     let name = format!("{}/{}", c.namespace(), running.id());
     let told = hardenctl(&["explain", "--container", &name])?.ok()?.text();
     ensure!(told.contains(&format!("root is uid {host} of the host")), "{told}");

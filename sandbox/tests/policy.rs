@@ -12,7 +12,7 @@ const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.
 
 fn parse(files: &[&str]) -> Result<Policy, String> {
     let name = |at: usize| if at == 0 { "policy.toml".into() } else { format!("policy.d/{at}.toml").into() };
-    let files = files.iter().enumerate().map(|(at, text)| Source { path: name(at), text: (*text).to_owned() });
+    let files = files.iter().enumerate().map(|(at, text)| Source::new(name(at), (*text).to_owned()));
     let files: Vec<Source> = files.collect();
     let not_read = |path: &std::path::Path| Err(format!("{}: not read", path.display()));
     Policy::parse(&files, &not_read, Arch::native().unwrap()).map_err(|errors| errors.to_string())

@@ -202,7 +202,7 @@ fn five_hundred_rules() -> Result<(f64, f64)> {
         },
     });
     let spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
-    let files = [Source { path: "policy.toml".into(), text }];
+    let files = [Source::new("policy.toml".into(), text)];
     let arch = Arch::native().context("an architecture that we know")?;
     let begin = Instant::now();
     let policy = Policy::parse(&files, &|_| Err(String::new()), arch)?;

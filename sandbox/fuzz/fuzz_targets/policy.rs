@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (policy, wishes) = text.split_once("\n---\n").unwrap_or((text, ""));
     let arch = Arch::native().expect("an architecture that we know");
-    let file = Source { path: "policy.toml".into(), text: policy.to_owned() };
+    let file = Source::new("policy.toml".into(), policy.to_owned());
     let not_read = |path: &std::path::Path| Err(format!("{}: not read", path.display()));
     let policy = match Policy::parse(&[file], &not_read, arch) {
         Ok(policy) => policy,

@@ -19,13 +19,10 @@ pub struct Place {
 
 impl Place {
     pub(super) fn of(source: &Source, span: Range<usize>) -> Self {
-        let before = source.text.get(..span.start).unwrap_or(&source.text);
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        Self {
-            file: source.path.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(start..).unwrap_or_default().chars().count() + 1,
-        }
+        let line = source.lines.partition_point(|begin| *begin <= span.start);
+        let begin = source.lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let before = source.text.get(begin..span.start).unwrap_or_default();
+        Self { file: source.path.clone(), line, column: before.chars().count() + 1 }
     }
 }
 

@@ -97,7 +97,7 @@ fn read_file(path: &Path, trust: Trust) -> Result<Option<Source>, PolicyError> {
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(PolicyError::file(path, format!("larger than {MAX_FILE_BYTES} bytes")));
     }
-    Ok(Some(Source { path: path.to_owned(), text }))
+    Ok(Some(Source::new(path.to_owned(), text)))
 }
 
 /// Opens a file or folder and checks what was opened; `None` where there is none.

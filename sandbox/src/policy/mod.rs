@@ -30,10 +30,20 @@ use crate::seccomp::Arch;
 /// The text of a policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its path, for messages.
-    pub path: PathBuf,
-    /// TOML.
-    pub text: String,
+    path: PathBuf,
+    text: String,
+    /// Where each line begins, in bytes: every rule is told where it stands.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    /// TOML, and its path for messages.
+    #[must_use]
+    pub fn new(path: PathBuf, text: String) -> Self {
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(after).collect();
+        Self { path, text, lines }
+    }
 }
 
 /// Reads what `seccomp.oci` names, or says why it cannot be read.

@@ -331,7 +331,7 @@ fn check(
     mounts::check(linux, spec.mounts().as_deref().unwrap_or_default(), sandbox, identity, facts, violations);
     check_namespaces(linux, sandbox, facts, violations);
     let volumes = spec.mounts().as_deref().unwrap_or_default();
-    user_namespace::check(linux, volumes, spec.process().as_ref(), sandbox, facts, violations);
+    user_namespace::check(linux, volumes, spec.process().as_ref(), sandbox, facts, host, violations);
     let mut sysctls: Vec<&String> = linux.sysctl().iter().flat_map(|s| s.keys()).collect();
     sysctls.sort();
     for key in sysctls.into_iter().filter(|key| !sandbox.sysctls.iter().all(|allowed| allowed.matches(key))) {

@@ -119,6 +119,24 @@ pub const FEATURES: &[Feature] = &[
         missing: |host| host.apparmor == AppArmor::Off && !host.selinux,
     },
     Feature {
+        name: "user namespaces",
+        since: "3.8",
+        fallback: "containers that ask for one are refused",
+        lost: NOTHING,
+        demand: Demand::Asked,
+        missing: |host| !host.user_namespaces,
+    },
+    Feature {
+        name: "id-mapped mounts",
+        since: "5.12",
+        fallback: "containers whose volumes are to have mapped owners are refused, and those whose image is (overlayfs: \
+                   5.19, with layers on tmpfs: 6.3)",
+        lost: NOTHING,
+        demand: Demand::Asked,
+        // It depends on each file system: the create finds out.
+        missing: |_| false,
+    },
+    Feature {
         name: "vm.memfd_noexec",
         since: "6.3",
         fallback: "containers start",

@@ -18,6 +18,8 @@ pub struct Host {
     pub seccomp: bool,
     /// Whether `vm.memfd_noexec` exists (Linux 6.3).
     pub memfd_noexec: bool,
+    /// Whether user namespaces can be made (`user.max_user_namespaces`).
+    pub user_namespaces: bool,
     /// AppArmor.
     pub apparmor: AppArmor,
     /// Whether SELinux is enabled.
@@ -43,6 +45,7 @@ impl Host {
             landlock_abi: 7,
             seccomp: true,
             memfd_noexec: true,
+            user_namespaces: true,
             apparmor: AppArmor::Assumed,
             selinux: true,
             may_raise_limits: true,

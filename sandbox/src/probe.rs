@@ -15,6 +15,7 @@ pub fn probe() -> Host {
         landlock_abi: sys::landlock_abi(),
         seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
         memfd_noexec: Path::new("/proc/sys/vm/memfd_noexec").exists(),
+        user_namespaces: read("/proc/sys/user/max_user_namespaces").trim().parse::<u32>().is_ok_and(|most| most > 0),
         apparmor: apparmor(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         may_raise_limits: caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE)

@@ -6,6 +6,7 @@
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process};
 
 use crate::decision::Facts;
+use crate::host::Host;
 use crate::mounts;
 use crate::refusal::Violation;
 use crate::sandbox::Sandbox;
@@ -118,6 +119,7 @@ pub(crate) fn check(
     process: Option<&Process>,
     sandbox: &Sandbox,
     facts: &Facts,
+    host: &Host,
     violations: &mut Vec<Violation>,
 ) {
     if !is_asked_for(linux) {
@@ -132,6 +134,16 @@ pub(crate) fn check(
             );
         }
         return check_mounts(linux, mounts, violations);
+    }
+    if !host.user_namespaces {
+        violations.push(
+            Violation::unsupported(
+                "linux.namespaces",
+                "user namespaces cannot be made on this node",
+                "set the sysctl user.max_user_namespaces, or leave hostUsers: false out",
+            )
+            .of_pod("hostUsers"),
+        );
     }
     if facts.host_namespaces.contains(&LinuxNamespaceType::User) {
         violations.push(Violation::policy(

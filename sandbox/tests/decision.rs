@@ -296,6 +296,9 @@ fn user_namespaces_that_are_none_are_refused() {
     for words in ["the user namespace is the host's", "linux.devices[/dev/fuse]: is another device on the host"] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
+    let none = Host { user_namespaces: false, ..host() };
+    let (reason, text) = refusal(with_users(|_| {}), &none, &Facts::default());
+    assert!(reason == Reason::Unsupported && text.contains("user.max_user_namespaces"), "{text}");
     // Without one, owners can be mapped by the mount's own ranges alone.
     let (_, text) = refusal(
         spec(|s| volume(s, json!({"destination": "/v", "type": "bind", "source": "/srv/v", "options": ["idmap"]}))),

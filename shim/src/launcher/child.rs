@@ -17,6 +17,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
 use oci_spec::runtime::Spec;
 
 use super::mounts;
@@ -48,8 +49,9 @@ fn take_socket() -> Result<UnixStream> {
     sys::close_on_exec_from(3)?;
     // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // libcontainer sets groups only for who asks for some: others would keep those of containerd.
+    // libcontainer sets groups and umask only for who asks for some: others would keep containerd's.
     nix::unistd::setgroups(&[])?;
+    umask(Mode::from_bits_truncate(0o022));
     // The shim's own folder may be gone: it was the bundle of the pod's first container.
     std::env::set_current_dir("/")?;
     Ok(socket.into())

@@ -144,7 +144,11 @@ fn the_sandbox_is_the_same_in_a_user_namespace(c: &Cri) -> Result<()> {
     let pod = pod_in_a_user_namespace(c, "users-probe")?;
     let (code, init) = run_in(&pod, inside(&pod, container_config("probe", &["hardened-probe"])))?;
     ensure!(code == 0, "{init}");
-    let app = pod.run(inside(&pod, container_config("app", &["sleep", "1000"])))?;
+    let mut config = inside(&pod, container_config("app", &["sleep", "1000"]));
+    config.linux.get_or_insert_default().resources.get_or_insert_default().oom_score_adj = 500;
+    let app = pod.run(config)?;
+    let score = pod.exec(&app, &["cat", "/proc/self/oom_score_adj"])?.stdout;
+    ensure!(score == b"500\n", "{score:?}");
     let exec = String::from_utf8(pod.exec(&app, &["hardened-probe"])?.stdout)?;
     for (place, said) in [("init", init), ("exec", exec)] {
         ensure!(said.lines().count() >= 100, "{said}");

@@ -114,7 +114,8 @@ fn run(socket: &UnixStream) -> Result<i32> {
             if let Some(init) = user_namespace_of {
                 // libcontainer joins each namespace of init but this one, and would leave a root
                 // of the host in the container. From here on this process is nobody there, but
-                // still owns what root of the host does.
+                // still owns what root of the host does: nobody must look into it.
+                prctl::set_dumpable(false).context("make the launcher non-dumpable")?;
                 sys::join_user_namespace(*init).context("join the container's user namespace")?;
             }
             exec(builder, process)

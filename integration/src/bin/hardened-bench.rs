@@ -139,7 +139,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     use hardened_sandbox::lockdown::{self, Payload};
     use hardened_sandbox::policy::Policy;
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{Facts, Host, LockdownPlan, decide};
+    use hardened_sandbox::{Facts, LockdownPlan, decide, probe};
 
     let mut spec: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
     spec["process"]["args"] = serde_json::json!(["/bin/true"]);
@@ -147,7 +147,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     let arch = Arch::native().context("an architecture that we know")?;
     let policy = Policy::built_in(arch);
     let begin = Instant::now();
-    let admission = decide(spec, &policy, &Host::assumed(), &Facts::default())?;
+    let admission = decide(spec, &policy, &probe(), &Facts::default())?;
     let decided = begin.elapsed();
 
     // Passes everything, and then has no interpreter.

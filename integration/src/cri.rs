@@ -21,6 +21,23 @@ pub const HANDLER: &str = "hardened";
 /// The same runtime, without options: its policy is the node's.
 pub const PLAIN_HANDLER: &str = "hardened-plain";
 
+/// The user namespace of a pod with `hostUsers: false`: a range of ids that no other pod has, as the
+/// kubelet gives them out. (containerd 1.7 makes two copies of an image for one range, if they are
+/// wanted at once, and fails.)
+#[must_use]
+pub fn new_users() -> cri::UserNamespace {
+    static PODS: AtomicU32 = AtomicU32::new(3);
+    let host_id = PODS.fetch_add(1, Ordering::Relaxed) << 16;
+    let ids = || vec![cri::IdMapping { host_id, container_id: 0, length: 65536 }];
+    cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: ids(), gids: ids() }
+}
+
+/// The user namespace that a pod asks for.
+#[must_use]
+pub fn users_of(config: &cri::PodSandboxConfig) -> Option<&cri::UserNamespace> {
+    config.linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()?.userns_options.as_ref()
+}
+
 /// A containerd with its CRI on, in a network namespace of its own.
 #[derive(Debug)]
 pub struct Cri {
@@ -132,9 +149,7 @@ impl Cri {
     /// What containerd answers.
     pub fn run_pod(&self, config: cri::PodSandboxConfig) -> Result<Pod<'_>> {
         fs::create_dir_all(&config.log_directory)?;
-        let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-        let users = context.and_then(|c| c.namespace_options.as_ref()).is_some_and(|n| n.userns_options.is_some());
-        let plain = users && self.containerd().generation() == Generation::Two;
+        let plain = users_of(&config).is_some() && self.containerd().generation() == Generation::Two;
         let runtime_handler = if plain { PLAIN_HANDLER } else { HANDLER }.to_owned();
         let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
         let answer = self.call(|mut client| async move { client.run_pod_sandbox(request).await })?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use k8s_cri::v1 as cri;
 use serde_json::Value;
 
-use crate::cri::{Cri, container_config, runtime_default, security};
+use crate::cri::{Cri, container_config, new_users, runtime_default, security};
 
 /// The sandbox's and the containers' configurations of a pod; init containers come first.
 ///
@@ -51,12 +51,7 @@ fn namespaces(spec: &Value) -> cri::NamespaceOption {
     let node = i32::from(cri::NamespaceMode::Node);
     let pod = i32::from(cri::NamespaceMode::Pod);
     let pid = if is(&spec["shareProcessNamespace"]) { pod } else { cri::NamespaceMode::Container.into() };
-    let ids = || vec![cri::IdMapping { host_id: 200_000, container_id: 0, length: 65536 }];
-    let users = (spec["hostUsers"].as_bool() == Some(false)).then(|| cri::UserNamespace {
-        mode: pod,
-        uids: ids(),
-        gids: ids(),
-    });
+    let users = (spec["hostUsers"].as_bool() == Some(false)).then(new_users);
     cri::NamespaceOption {
         userns_options: users,
         network: if is(&spec["hostNetwork"]) { node } else { pod },

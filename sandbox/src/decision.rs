@@ -46,6 +46,18 @@ pub struct Facts {
     pub other_devices: Vec<PathBuf>,
 }
 
+impl Facts {
+    /// Whether a container shares the host's namespace of a kind.
+    pub(crate) fn shares(&self, linux: &Linux, kind: LinuxNamespaceType) -> bool {
+        !has_namespace(linux, kind) || self.host_namespaces.contains(&kind)
+    }
+}
+
+/// Whether a spec makes or joins a namespace of a kind.
+pub(crate) fn has_namespace(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind)
+}
+
 /// A container that may start.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -327,11 +339,11 @@ fn check(
         violations.push(Violation::invalid("linux", "missing", "give the container a linux section"));
         return;
     };
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
     devices::check(linux, sandbox, violations);
-    mounts::check(linux, spec.mounts().as_deref().unwrap_or_default(), sandbox, identity, facts, violations);
+    mounts::check(linux, mounts, sandbox, identity, facts, violations);
     check_namespaces(linux, sandbox, facts, violations);
-    let volumes = spec.mounts().as_deref().unwrap_or_default();
-    user_namespace::check(linux, volumes, spec.process().as_ref(), sandbox, facts, host, violations);
+    user_namespace::check(linux, mounts, spec.process().as_ref(), sandbox, facts, host, violations);
     let mut sysctls: Vec<&String> = linux.sysctl().iter().flat_map(|s| s.keys()).collect();
     sysctls.sort();
     for key in sysctls.into_iter().filter(|key| !sandbox.sysctls.iter().all(|allowed| allowed.matches(key))) {
@@ -392,11 +404,12 @@ fn check(
 }
 
 fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations: &mut Vec<Violation>) {
-    let present: Vec<LinuxNamespaceType> = linux.namespaces().iter().flatten().map(|n| n.typ()).collect();
     let mut told = Vec::new();
     for (kind, name, host, pod_field) in REQUIRED_NAMESPACES {
-        let shared = !present.contains(kind) || facts.host_namespaces.contains(kind);
-        if !shared || host.is_some_and(|host| sandbox.host_namespaces.contains(&host)) || told.contains(pod_field) {
+        if !facts.shares(linux, *kind)
+            || host.is_some_and(|host| sandbox.host_namespaces.contains(&host))
+            || told.contains(pod_field)
+        {
             continue;
         }
         told.push(pod_field);

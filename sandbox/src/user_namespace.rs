@@ -5,7 +5,7 @@
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process};
 
-use crate::decision::Facts;
+use crate::decision::{Facts, has_namespace};
 use crate::host::Host;
 use crate::mounts;
 use crate::refusal::Violation;
@@ -63,7 +63,7 @@ impl UserNamespace {
     pub(crate) fn of(linux: &Linux) -> Option<Self> {
         let range = |mappings: &Option<Vec<LinuxIdMapping>>| Range::of(mappings.as_deref().unwrap_or_default()).ok();
         let namespace = Self { uids: range(linux.uid_mappings())?, gids: range(linux.gid_mappings())? };
-        is_asked_for(linux).then_some(namespace)
+        has_namespace(linux, LinuxNamespaceType::User).then_some(namespace)
     }
 
     /// User and group of the host that are the container's root.
@@ -107,10 +107,6 @@ impl std::fmt::Display for UserNamespace {
     }
 }
 
-pub(crate) fn is_asked_for(linux: &Linux) -> bool {
-    linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User)
-}
-
 /// Refuses a container without a user namespace where one is demanded, and namespaces and mappings
 /// that cannot be, or that are none.
 pub(crate) fn check(
@@ -122,7 +118,7 @@ pub(crate) fn check(
     host: &Host,
     violations: &mut Vec<Violation>,
 ) {
-    if !is_asked_for(linux) {
+    if !has_namespace(linux, LinuxNamespaceType::User) {
         if sandbox.users.iter().any(|users| users.own_namespace) {
             violations.push(
                 Violation::policy(
@@ -161,9 +157,7 @@ pub(crate) fn check(
             );
         }
     }
-    let shares =
-        |kind| facts.host_namespaces.contains(&kind) || !linux.namespaces().iter().flatten().any(|n| n.typ() == kind);
-    for (_, pod_field) in OWNED.iter().filter(|(kind, _)| shares(*kind)) {
+    for (_, pod_field) in OWNED.iter().filter(|(kind, _)| facts.shares(linux, *kind)) {
         violations.push(
             Violation::invalid(
                 "linux.namespaces",

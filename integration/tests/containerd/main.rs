@@ -102,32 +102,34 @@ fn main() {
     };
     let mut trials = Vec::new();
     for (at, generation) in Generation::ALL.into_iter().enumerate() {
-        let mut add = |module: &str, name: &str, test: Run| {
+        let mut add = |module: &str, name: &str, ignored: bool, test: Run| {
             let daemons = Arc::clone(&daemons);
             let name = format!("{}::{module}::{name}", generation.name());
             let trial = Trial::test(name, move || Ok(test(&daemons[at])?));
-            trials.push(trial.with_ignored_flag(ignored(module)));
+            trials.push(trial.with_ignored_flag(ignored));
         };
         for (module, tests) in modules {
             // What a program finds in its container is the shim's doing, not containerd's.
             if module == "programs" && generation != Generation::Two {
                 continue;
             }
+            let ignored = ignored(module);
             for (name, test) in tests {
                 let run = move |daemons: &Daemons| {
                     let containerd = daemons.0.get(|| Containerd::start(generation))?;
                     test(&containerd).map_err(|e| format!("{e:#}"))
                 };
-                add(module, name, Box::new(run));
+                add(module, name, ignored, Box::new(run));
             }
         }
         for (module, tests) in pod_modules {
+            let ignored = ignored(module);
             for (name, test) in tests {
                 let run = move |daemons: &Daemons| {
                     let cri = daemons.1.get(|| Cri::start(generation))?;
                     test(&cri).map_err(|e| format!("{e:#}"))
                 };
-                add(module, name, Box::new(run));
+                add(module, name, ignored, Box::new(run));
             }
         }
     }

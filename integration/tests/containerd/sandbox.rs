@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
@@ -208,26 +208,34 @@ fn read_only_mounts_stay_read_only(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
+/// A spec for a shell with a volume at `/srv`, for a shim that the test starts itself.
+fn with_volume(c: &Containerd, program: &str, volume: &Path, options: &[&str]) -> Result<serde_json::Value> {
+    let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+    config["process"]["args"] = serde_json::json!(["/bin/sh", "-c", program]);
+    config["process"]["terminal"] = serde_json::json!(false);
+    let mount = serde_json::json!({"destination": "/srv", "type": "bind", "source": volume, "options": options});
+    config["mounts"].as_array_mut().context("mounts")?.push(mount);
+    Ok(config)
+}
+
 fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
     let volume = c.volume()?;
     fs::create_dir(volume.join("below"))?;
     // Another file system below, in a mount namespace that ends with the program.
     let script = format!("mount -t tmpfs t {0}/below && exec \"$@\"", volume.display());
-    let config = |options: &[&str]| -> Result<serde_json::Value> {
-        let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
-        config["process"]["args"] = serde_json::json!(["/bin/sh", "-c", "touch /srv/below/x; sleep 1000"]);
-        config["process"]["terminal"] = serde_json::json!(false);
-        let mount = serde_json::json!({"destination": "/srv", "type": "bind", "source": volume, "options": options});
-        config["mounts"].as_array_mut().context("mounts")?.push(mount);
-        Ok(config)
-    };
+    let program = "touch /srv/below/x; sleep 1000";
     for (options, written) in [(["rbind", "ro"], true), (["rbind", "rro"], false)] {
         let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
-        let direct = Direct::start_under(c, "containerd-shim-hardened-v1", &config(&options)?, &wrapper)?;
+        let direct = Direct::start_under(
+            c,
+            "containerd-shim-hardened-v1",
+            &with_volume(c, program, &volume, &options)?,
+            &wrapper,
+        )?;
         direct.create_and_start(None)?;
         std::thread::sleep(std::time::Duration::from_millis(300));
         let below = format!("/proc/{}/root/srv/below/x", direct.pid()?);
-        ensure!(std::path::Path::new(&below).exists() == written, "{options:?}");
+        ensure!(Path::new(&below).exists() == written, "{options:?}");
         direct.end()?;
     }
     Ok(())
@@ -235,14 +243,9 @@ fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
 
 fn groups_and_umask_are_not_containerds(c: &Containerd) -> Result<()> {
     let volume = c.volume()?;
-    let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
     let program = "(grep Groups /proc/self/status; umask) > /srv/found; mv /srv/found /srv/done; sleep 1000";
-    config["process"]["args"] = serde_json::json!(["/bin/sh", "-c", program]);
-    config["process"]["terminal"] = serde_json::json!(false);
+    let mut config = with_volume(c, program, &volume, &["rbind", "rw"])?;
     config["process"]["user"] = serde_json::json!({"uid": 0, "gid": 0});
-    let mount =
-        serde_json::json!({"destination": "/srv", "type": "bind", "source": volume, "options": ["rbind", "rw"]});
-    config["mounts"].as_array_mut().context("mounts")?.push(mount);
     let wrapper = ["setpriv", "--groups", "4242", "sh", "-c", "umask 077; exec \"$@\"", "sh"];
     let direct = Direct::start_under(c, "containerd-shim-hardened-v1", &config, &wrapper)?;
     direct.create_and_start(None)?;

@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::cri::{Cri, Pod, container_config, security};
+use hardened_integration::cri::{Cri, Pod, container_config, new_users, security, users_of};
 use hardened_integration::{Containerd, Generation, eventually, hardenctl};
 use k8s_cri::v1 as cri;
 use serde_json::json;
@@ -73,31 +72,17 @@ fn owners_of_a_volume_are_mapped_without_a_user_namespace(c: &Containerd) -> Res
     Ok(())
 }
 
-/// A range of ids that no other pod has, as the kubelet gives them out: containerd 1.7 makes two
-/// copies of an image for one range, if they are wanted at once, and fails.
-fn users() -> cri::UserNamespace {
-    static PODS: AtomicU32 = AtomicU32::new(3);
-    let host_id = PODS.fetch_add(1, Ordering::Relaxed) << 16;
-    let ids = || vec![cri::IdMapping { host_id, container_id: 0, length: 65536 }];
-    cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: ids(), gids: ids() }
-}
-
 /// A pod with `hostUsers: false`.
 fn pod_in_a_user_namespace<'a>(c: &'a Cri, name: &str) -> Result<Pod<'a>> {
     let mut config = c.pod_config(name);
-    let users = users();
+    let users = new_users();
     host(&mut config, |n| n.userns_options = Some(users.clone()));
     c.run_pod(config)
 }
 
-/// Ids of the pod, as it was made.
-fn users_of(pod: &Pod<'_>) -> Option<cri::UserNamespace> {
-    pod.config().linux.as_ref()?.security_context.as_ref()?.namespace_options.as_ref()?.userns_options.clone()
-}
-
 /// A container of such a pod.
 fn inside(pod: &Pod<'_>, mut config: cri::ContainerConfig) -> cri::ContainerConfig {
-    security(&mut config).namespace_options.get_or_insert_default().userns_options = users_of(pod);
+    security(&mut config).namespace_options.get_or_insert_default().userns_options = users_of(pod.config()).cloned();
     config
 }
 
@@ -113,7 +98,7 @@ fn root_of_a_user_namespace_is_nobody_on_the_host(c: &Cri) -> Result<()> {
     let show = "id -u; id -G; tr -s ' ' < /proc/self/uid_map; touch /srv/x && stat -c %u:%g /srv/x /bin/busybox; \
                 echo null > /dev/null; hostname; cat /etc/resolv.conf > /dev/null && echo resolves";
     let app = pod.run(inside(&pod, shell("app", &format!("{show}; echo out > /dev/stdout; sleep 1000"))))?;
-    let root = users_of(&pod).context("no user namespace")?.uids[0].host_id;
+    let root = users_of(pod.config()).context("no user namespace")?.uids[0].host_id;
     let want = format!("0\n0\n 0 {root} 65536\n0:0\n0:0\n{}\nresolves", pod.config().hostname);
     eventually("it has said all", || pod.log("app").is_ok_and(|log| log.ends_with("out")))?;
     ensure!(pod.log("app")? == format!("{want}\nout"), "{}", pod.log("app")?);
@@ -172,8 +157,8 @@ fn volumes_of_a_user_namespace_have_its_owners(c: &Cri) -> Result<()> {
     let mapped = c.containerd().generation() == Generation::Two;
     let mut mount = volume(&data, "/data", false);
     if mapped {
-        let users = users_of(&pod).context("no user namespace")?;
-        (mount.uid_mappings, mount.gid_mappings) = (users.uids, users.gids);
+        let users = users_of(pod.config()).context("no user namespace")?;
+        (mount.uid_mappings, mount.gid_mappings) = (users.uids.clone(), users.gids.clone());
     }
     config.mounts = vec![mount];
     let (_, log) = run_in(&pod, inside(&pod, config))?;
@@ -191,7 +176,7 @@ fn namespaces_that_are_none_are_refused(c: &Cri) -> Result<()> {
     let mut config = c.pod_config("users-root");
     let ids = || vec![cri::IdMapping { host_id: 0, container_id: 0, length: 65536 }];
     host(&mut config, |n| {
-        n.userns_options = Some(cri::UserNamespace { uids: ids(), gids: ids(), ..users() });
+        n.userns_options = Some(cri::UserNamespace { uids: ids(), gids: ids(), ..new_users() });
     });
     let error = c.run_pod(config).err().context("it was started")?;
     contains(&format!("{error:#}"), &["spec.hostUsers: root of the container would be root of the host"])?;

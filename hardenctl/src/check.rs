@@ -58,10 +58,8 @@ pub(crate) struct Change {
 pub(crate) fn run(policy: &Path, format: Format, namespace: &str, files: &[PathBuf]) -> Result<ExitCode> {
     let policy = policy::read(policy)?;
     let mut reports = Vec::new();
-    for file in files {
-        for object in manifest::read(file)? {
-            reports.push(judge(object, namespace, &policy)?);
-        }
+    for object in manifest::read(files)? {
+        reports.push(judge(object, namespace, &policy)?);
     }
     match format {
         Format::Text => reports.iter().for_each(print),
@@ -86,14 +84,13 @@ pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<
             let decided = decide((**spec).clone(), policy, &Host::assumed(), &Facts::default());
             containers.push(verdict("", "", decided, Vec::new()));
         }
-        Content::Pod { metadata, spec } => {
+        Content::Pod { metadata, spec, handler } => {
             for judged in pod::containers(&namespace, &object.name, metadata, spec)? {
-                let facts = Facts { container: "offline".to_owned(), ..Facts::default() };
-                let decided = decide(judged.spec, policy, &Host::assumed(), &facts);
+                let decided = decide(judged.spec, policy, &Host::assumed(), &pod::facts(handler));
                 containers.push(verdict(&judged.name, judged.list, decided, judged.warnings));
             }
         }
-        Content::Other => {}
+        Content::Class(_) | Content::Other => {}
     }
     let Object { file, line, kind, name, .. } = object;
     Ok(Report { file, line, kind, name, namespace, containers })

@@ -25,6 +25,22 @@ pub(crate) struct PolicyPath {
     pub(crate) policy: PathBuf,
 }
 
+/// Reads a name as Kubernetes has it for namespaces and runtime handlers: a DNS label (RFC 1123).
+pub(crate) fn dns_label(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let whole = !text.is_empty() && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-');
+    if plain && whole {
+        return Ok(text.to_owned());
+    }
+    Err("expected up to 63 small letters, digits and dashes, no dash first or last".to_owned())
+}
+
+/// Reads the path of a folder that is there.
+pub(crate) fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() { Ok(path) } else { Err("there is no such folder".to_owned()) }
+}
+
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -53,7 +69,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
         /// Kubernetes namespace of manifests that name none.
-        #[arg(long, short, default_value = "default")]
+        #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
         /// Manifests or config.json files; - for standard input.
         #[arg(required = true)]
@@ -68,7 +84,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
         /// Kubernetes namespace of manifests that name none.
-        #[arg(long, short, default_value = "default")]
+        #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
         /// A container of this node, by its id or the beginning of it, after containerd's namespace
         /// and a slash if need be.

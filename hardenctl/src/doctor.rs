@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use hardened_sandbox::policy::{Policy, PolicyErrors, load};
+use hardened_sandbox::policy::{Patterns, Policy, PolicyErrors, load};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, Host, OWN_APPARMOR, probe};
+use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, Host, OWN_APPARMOR, handler_of, probe};
 use serde::Serialize;
 
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
@@ -35,6 +35,7 @@ enum State {
 }
 
 pub(crate) fn run(json: bool, labels: bool, policy: &Path) -> Result<ExitCode> {
+    crate::policy::check_path(policy)?;
     let findings = examine(policy);
     let bad = findings.iter().any(|f| f.state == State::Bad);
     if json {
@@ -74,6 +75,9 @@ fn examine(folder: &Path) -> Vec<Finding> {
     all.extend(confinement(&host));
     all.push(rights(&host));
     all.extend(software());
+    if let Ok(policy) = &policy {
+        all.extend(unserved(policy));
+    }
     all.push(policy_files(folder, policy));
     all
 }
@@ -164,6 +168,17 @@ fn policy_files(folder: &Path, policy: Result<Policy, PolicyErrors>) -> Finding 
         }
         Err(errors) => finding("policy", errors.to_string(), State::Bad, "mend it: hardenctl policy lint"),
     }
+}
+
+/// Rules for runtime handlers that nothing here serves.
+fn unserved(policy: &Policy) -> Vec<Finding> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let programs = std::env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let served: Vec<String> = programs.filter_map(|p| handler_of(&p.path()).map(str::to_owned)).collect();
+    let is_served = |handlers: &Patterns| served.iter().any(|handler| handlers.matches(handler));
+    let cost = "it matches nothing: no program of that handler is in PATH; run: hardenctl install --handler NAME";
+    let rules = policy.rules().iter().filter(|rule| rule.handlers().is_some_and(|handlers| !is_served(handlers)));
+    rules.map(|rule| finding("rule", rule.to_string(), State::Reduced, cost)).collect()
 }
 
 fn print(findings: &[Finding], bad: bool) {

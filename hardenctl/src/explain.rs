@@ -17,18 +17,23 @@ use crate::{pod, policy};
 pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
     let policy = policy::read(policy)?;
     let mut all = Vec::new();
-    for object in manifest::read(file)? {
+    for object in manifest::read(&[file.to_owned()])? {
+        let mut facts = Facts::default();
         let specs: Vec<(String, Spec)> = match &object.content {
-            Content::Other => Vec::new(),
+            Content::Class(_) | Content::Other => Vec::new(),
             Content::Oci(spec) => vec![("container".to_owned(), (**spec).clone())],
-            Content::Pod { metadata, spec } => {
+            Content::Pod { metadata, spec, handler } => {
+                facts = pod::facts(handler);
                 let namespace = object.namespace.as_deref().unwrap_or(namespace);
                 let containers = pod::containers(namespace, &object.name, metadata, spec)?;
                 containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect()
             }
         };
         for (what, spec) in specs {
-            all.push((format!("{} {}: {what}", object.kind, object.name), explain(spec, &policy)));
+            all.push((
+                format!("{} {}: {what}", object.kind, object.name),
+                decide(spec, &policy, &Host::assumed(), &facts),
+            ));
         }
     }
     let refused = all.iter().any(|(_, decided)| decided.is_err());
@@ -90,10 +95,6 @@ fn find(root: &Path, id: &str) -> Result<PathBuf> {
 
 fn describe(list: &str, name: &str) -> String {
     if list.is_empty() { "sandbox (pause)".to_owned() } else { format!("{list}[{name}]") }
-}
-
-fn explain(spec: Spec, policy: &Policy) -> Result<Admission, Refusal> {
-    decide(spec, policy, &Host::assumed(), &Facts { container: "offline".to_owned(), ..Facts::default() })
 }
 
 /// Each line of the sandbox, with the profiles that have it so.

@@ -1,5 +1,6 @@
 //! Kubernetes manifests and OCI specs, read from files and standard input.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -32,14 +33,38 @@ pub(crate) enum Content {
     Pod {
         metadata: Box<ObjectMeta>,
         spec: Box<PodSpec>,
+        /// Runtime handler.
+        handler: String,
     },
     Oci(Box<Spec>),
+    /// A RuntimeClass, by its handler.
+    Class(String),
     /// Nothing of it runs.
     Other,
 }
 
-/// Reads all objects of a file; `-` is standard input.
-pub(crate) fn read(file: &Path) -> Result<Vec<Object>> {
+/// Reads all objects of some files; `-` is standard input.
+pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for file in files {
+        objects.append(&mut read_file(file)?);
+    }
+    let class = |object: &Object| match &object.content {
+        Content::Class(handler) => Some((object.name.clone(), handler.clone())),
+        Content::Pod { .. } | Content::Oci(_) | Content::Other => None,
+    };
+    let classes: HashMap<String, String> = objects.iter().filter_map(class).collect();
+    for object in &mut objects {
+        if let Content::Pod { handler, .. } = &mut object.content
+            && let Some(of_class) = classes.get(handler)
+        {
+            handler.clone_from(of_class);
+        }
+    }
+    Ok(objects)
+}
+
+fn read_file(file: &Path) -> Result<Vec<Object>> {
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin().take(MAX_BYTES).read_to_string(&mut text).context("read standard input")?;
@@ -104,11 +129,20 @@ fn collect(file: &Path, line: usize, value: Value, objects: &mut Vec<Object>) ->
         return items.iter().try_for_each(|item| collect(file, line, item.clone(), objects));
     }
     let metadata: ObjectMeta = part(&value, "metadata")?.unwrap_or_default();
+    // Called like its RuntimeClass, until one of that name is found. A pod without will name ours.
+    let content = |metadata: ObjectMeta, spec: PodSpec| {
+        let handler = spec.runtime_class_name.clone().unwrap_or_else(|| "hardened".to_owned());
+        Content::Pod { metadata: Box::new(metadata), spec: Box::new(spec), handler }
+    };
     let template = match kind.as_str() {
         "Pod" => {
             let spec = part::<PodSpec>(&value, "spec")?.context("spec: missing")?;
-            let content = Content::Pod { metadata: Box::new(metadata.clone()), spec: Box::new(spec) };
-            objects.push(object(&kind, &metadata, content));
+            objects.push(object(&kind, &metadata, content(metadata.clone(), spec)));
+            return Ok(());
+        }
+        "RuntimeClass" => {
+            let handler = part(&value, "handler")?.context("handler: missing")?;
+            objects.push(object(&kind, &metadata, Content::Class(handler)));
             return Ok(());
         }
         "PodTemplate" => "template",
@@ -121,8 +155,7 @@ fn collect(file: &Path, line: usize, value: Value, objects: &mut Vec<Object>) ->
     };
     let pod: PodTemplateSpec = part(&value, template)?.with_context(|| format!("{kind}: {template}: missing"))?;
     let spec = pod.spec.with_context(|| format!("{kind}: {template}.spec: missing"))?;
-    let content = Content::Pod { metadata: Box::new(pod.metadata.unwrap_or_default()), spec: Box::new(spec) };
-    objects.push(object(&kind, &metadata, content));
+    objects.push(object(&kind, &metadata, content(pod.metadata.unwrap_or_default(), spec)));
     Ok(())
 }
 

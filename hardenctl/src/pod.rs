@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use hardened_sandbox::Facts;
 use hardened_sandbox::capability::CapabilitySet;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, PodSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
@@ -33,6 +34,11 @@ pub(crate) struct Judged {
     pub(crate) spec: Spec,
     /// What may break, though nothing is refused.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What no manifest tells.
+pub(crate) fn facts(handler: &str) -> Facts {
+    Facts { container: "offline".to_owned(), handler: Some(handler.to_owned()), ..Facts::default() }
 }
 
 /// All containers of a pod, its sandbox first.

@@ -10,7 +10,7 @@ use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile, load};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{Identity, Kind, Sandbox};
 
-use crate::cli::PolicyPath;
+use crate::cli::{PolicyPath, dns_label};
 use crate::style::{BAD, BOLD, DIM, GOOD, PLAIN, rows};
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +52,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
         /// Kubernetes namespace.
-        #[arg(long)]
+        #[arg(long, value_parser = dns_label)]
         namespace: Option<String>,
         /// Image reference.
         #[arg(long)]
@@ -63,6 +63,9 @@ pub(crate) enum Command {
         /// Container name.
         #[arg(long)]
         container: Option<String>,
+        /// Runtime handler.
+        #[arg(long, default_value = "hardened", value_parser = dns_label)]
+        handler: String,
         /// The pod's sandbox (pause) container.
         #[arg(long)]
         sandbox: bool,
@@ -80,7 +83,20 @@ pub(crate) fn arch() -> Arch {
 }
 
 /// Reads a policy from a folder or file of anybody's.
-pub(crate) fn read(path: &Path) -> Result<Policy, PolicyErrors> {
+pub(crate) fn read(path: &Path) -> Result<Policy> {
+    check_path(path)?;
+    Ok(parse(path)?)
+}
+
+/// A node may be without its policy folder. One that a person names is meant to be there.
+pub(crate) fn check_path(path: &Path) -> Result<()> {
+    if !path.exists() && path != Path::new(load::FOLDER) {
+        bail!("{}: no such policy file or folder", path.display());
+    }
+    Ok(())
+}
+
+fn parse(path: &Path) -> Result<Policy, PolicyErrors> {
     if path.is_file() {
         return load::load_file(path, arch());
     }
@@ -93,9 +109,10 @@ impl Command {
             Self::Lint { paths, json } => lint(&paths, json),
             Self::Show { policy, json, profile } => show(&read(&policy.policy)?, json, profile.as_deref()),
             Self::Diff { json, before, after } => diff(&read(&before)?, &read(&after)?, json),
-            Self::Explain { policy, json, namespace, image, pod, container, sandbox, privileged } => {
+            Self::Explain { policy, json, namespace, image, pod, container, handler, sandbox, privileged } => {
                 let kind = if sandbox { Kind::Sandbox } else { Kind::Container };
-                let identity = Identity { namespace, image, pod, container, kind: Some(kind), ..Identity::default() };
+                let (kind, handler) = (Some(kind), Some(handler));
+                let identity = Identity { namespace, image, pod, container, handler, kind, ..Identity::default() };
                 explain(&read(&policy.policy)?, &identity, privileged, json)
             }
             Self::Schema => {
@@ -111,10 +128,8 @@ fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
     let mut report = Vec::new();
     let mut usable = true;
     for path in paths {
-        if !path.exists() && path != Path::new(load::FOLDER) {
-            bail!("{}: no such file or folder", path.display());
-        }
-        let read = read(path);
+        check_path(path)?;
+        let read = parse(path);
         usable &= read.is_ok();
         let show = path.display();
         match &read {

@@ -122,7 +122,7 @@ fn the_samples_are_what_their_names_say() {
     ] {
         let file = folder().join("samples").join(format!("{name}.yaml"));
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hardenctl"));
-        let out = command.args(["check", "--policy", "/nowhere"]).arg(file).output().unwrap();
+        let out = command.args(["check", "--policy", "../configs/policy.toml"]).arg(file).output().unwrap();
         assert_eq!(out.status.code(), Some(code), "{name}");
         assert!(String::from_utf8_lossy(&out.stdout).contains(words), "{name}");
     }
@@ -167,7 +167,7 @@ fn the_early_answer_is_the_nodes() {
     for file in ["good", "tightened", "hostile"] {
         let path = folder().join("../integration/manifests").join(format!("{file}.yaml"));
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hardenctl"));
-        let out = command.args(["check", "--json", "--policy", "/nowhere"]).arg(&path).output().unwrap();
+        let out = command.args(["check", "--json", "--policy", "../configs/policy.toml"]).arg(&path).output().unwrap();
         let reports: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
         let pods = documents(std::fs::read_to_string(path).unwrap().split_once("---\n").unwrap().1);
         assert_eq!(pods.len(), reports.len());

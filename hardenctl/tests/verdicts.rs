@@ -15,7 +15,7 @@ fn hardenctl(arguments: &[&str]) -> (i32, String, String) {
 fn verdicts_on_every_manifest() {
     for (name, code) in [("good", 0), ("tightened", 0), ("hostile", 1)] {
         let file = format!("integration/manifests/{name}.yaml");
-        let (found, text, error) = hardenctl(&["check", "--policy", "/nowhere", &file]);
+        let (found, text, error) = hardenctl(&["check", "--policy", "configs/policy.toml", &file]);
         assert_eq!(found, code, "{error}");
         insta::assert_snapshot!(name, text);
     }
@@ -32,6 +32,35 @@ fn a_policy_changes_the_verdicts() {
     let (code, text, _) = hardenctl(&["policy", "diff", "configs/policy.toml", policy]);
     assert_eq!(code, 1);
     insta::assert_snapshot!("diff", text);
+}
+
+#[test]
+fn a_pod_has_the_handler_of_its_runtime_class() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let policy = at("policy.toml", "[[rule]]\nhandler = \"strict\"\nprofile = \"restricted\"\n");
+    let class = at("class.yaml", "kind: RuntimeClass\nmetadata: {name: secure}\nhandler: strict\n");
+    let pod = |class: &str| {
+        let spec = format!("{{runtimeClassName: {class}, containers: [{{name: web, image: x}}]}}");
+        at(&format!("{class}.yaml"), &format!("kind: Pod\nmetadata: {{name: {class}}}\nspec: {spec}\n"))
+    };
+    for (files, profile) in [
+        (vec![pod("strict")], "restricted"),
+        (vec![pod("secure")], "baseline"),
+        (vec![pod("secure"), class.clone()], "restricted"),
+        (vec![class, pod("hardened")], "baseline"),
+    ] {
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let (code, text, error) = hardenctl(&[&["check", "--policy", &policy], files.as_slice()].concat());
+        assert_eq!(code, 0, "{error}");
+        assert!(text.contains(&format!("profile {profile} (built in)")), "{files:?}: {text}");
+    }
+    let (_, text, _) = hardenctl(&["explain", "--policy", &policy, &pod("strict")]);
+    assert!(text.contains("profile restricted"), "{text}");
 }
 
 #[test]
@@ -75,6 +104,7 @@ fn bad_input_is_answered_with_what_and_where() {
         ("a wrong type", "kind: Pod\nspec: {hostNetwork: 'yes', containers: []}\n"),
         ("a template without a spec", "kind: Deployment\nspec: {template: {}}\n"),
         ("a broken OCI spec", "{\"ociVersion\": 1}"),
+        ("a class without a handler", "kind: RuntimeClass\n"),
         ("the second document", "kind: ConfigMap\n---\nkind: Pod\n"),
     ] {
         let file = dir.path().join("x.yaml");
@@ -83,16 +113,50 @@ fn bad_input_is_answered_with_what_and_where() {
         assert_eq!(code, 2, "{what}");
         table.push_str(&format!("{what}\n  {}", error.replace(dir.path().to_str().unwrap(), "")));
     }
+    let good = "integration/manifests/good.yaml";
+    let root = dir.path().to_str().unwrap();
+    let record = dir.path().join("var/lib/hardened/install.json");
+    std::fs::create_dir_all(record.parent().unwrap()).unwrap();
+    std::fs::write(record, "x").unwrap();
     for arguments in [
-        &["check", "/nowhere.yaml"][..],
+        &["fly"][..],
+        &["check"],
+        &["check", "/nowhere.yaml"],
+        &["check", "--format", "xml", good],
+        &["check", "--namespace", "A B", good],
+        &["check", "--policy", "/nowhere", good],
+        &["check", "--policy", good, good],
+        &["explain"],
+        &["explain", "--container", "nobody"],
+        &["explain", "--container", "x", good],
+        &["explain", "--namespace", "-", good],
         &["policy", "lint", "/nowhere"],
         &["policy", "show", "nobody"],
-        &["check", "--policy", "integration/manifests/good.yaml", "integration/manifests/good.yaml"],
-        &["fly"],
+        &["policy", "diff", "configs/policy.toml"],
+        &["policy", "diff", "configs/policy.toml", "/nowhere"],
+        &["policy", "explain", "--handler", "a.b"],
+        &["policy", "explain", "--namespace", ""],
+        &["doctor", "--json", "--labels"],
+        &["doctor", "--policy", "/nowhere"],
+        &["install", "--root", "/nowhere"],
+        &["install", "--shim", "/nowhere"],
+        &["install", "--shim", "/bin/true", "--containerd-config", "/nowhere/c", "--containerd", "/nowhere"],
+        &["install", "--shim", "/bin/true", "--containerd-config", "/nowhere/c", "--containerd", "/bin/false"],
+        &["install", "--shim", "/bin/true", "--containerd-config", "/nowhere/c", "--containerd", "/bin/echo"],
+        &["install", "--handler", "Strict"],
+        &["install", "--restart-command", "true"],
+        &["status", "--containerd-config", "/"],
+        &["status", "--root", root],
+        &["uninstall", "--root", root],
+        &["completion", "tcsh"],
+        &["man", "/proc/nowhere"],
     ] {
         let (code, _, error) = hardenctl(arguments);
-        assert_eq!(code, 2, "{arguments:?}");
-        table.push_str(&format!("{arguments:?}\n  {error}"));
+        assert_eq!(code, 2, "{arguments:?}: {error}");
+        let text = format!("{arguments:?}\n{error}").replace(root, "");
+        // What clap says of all of them.
+        let said = text.lines().filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        table.push_str(&said.map(|line| format!("{line}\n")).collect::<String>());
     }
     insta::assert_snapshot!("bad-input", table);
 }

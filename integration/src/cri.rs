@@ -148,9 +148,17 @@ impl Cri {
     /// # Errors
     /// What containerd answers.
     pub fn run_pod(&self, config: cri::PodSandboxConfig) -> Result<Pod<'_>> {
-        fs::create_dir_all(&config.log_directory)?;
         let plain = users_of(&config).is_some() && self.containerd().generation() == Generation::Two;
-        let runtime_handler = if plain { PLAIN_HANDLER } else { HANDLER }.to_owned();
+        self.run_pod_by(if plain { PLAIN_HANDLER } else { HANDLER }, config)
+    }
+
+    /// RunPodSandbox with a runtime handler.
+    ///
+    /// # Errors
+    /// What containerd answers.
+    pub fn run_pod_by(&self, handler: &str, config: cri::PodSandboxConfig) -> Result<Pod<'_>> {
+        fs::create_dir_all(&config.log_directory)?;
+        let runtime_handler = handler.to_owned();
         let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler };
         let answer = self.call(|mut client| async move { client.run_pod_sandbox(request).await })?;
         Ok(Pod { cri: self, id: answer.pod_sandbox_id, config })

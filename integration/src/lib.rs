@@ -20,6 +20,9 @@ use anyhow::{Context, Result, bail, ensure};
 /// Runtime type under test.
 pub const HARDENED: &str = "io.containerd.hardened.v1";
 
+/// Another runtime handler that the shim serves, and its runtime's part of the name.
+pub const STRICT: &str = "hardened-strict";
+
 /// The contrast.
 pub const RUNC: &str = "io.containerd.runc.v2";
 
@@ -249,6 +252,7 @@ impl Containerd {
         let bin = self.home.join("bin");
         let shim = std::env::var("HARDENED_SHIM").context("HARDENED_SHIM: run scripts/test, which sets it")?;
         fs::copy(&shim, bin.join("containerd-shim-hardened-v1")).with_context(|| format!("copy {shim}"))?;
+        std::os::unix::fs::symlink("containerd-shim-hardened-v1", bin.join(format!("containerd-shim-{STRICT}-v1")))?;
         for name in ["containerd-shim-runc-v2", "containerd", "ctr"] {
             std::os::unix::fs::symlink(self.tool(name), bin.join(name))?;
         }
@@ -310,7 +314,9 @@ impl Containerd {
              pod_annotations = ['io.containerd.hardened.v1/*']\n\
              [plugins.'{runtime}'.containerd.runtimes.hardened.options]\nConfigPath = '{home}/policy'\n\
              [plugins.'{runtime}'.containerd.runtimes.{plain}]\nruntime_type = '{HARDENED}'\n\
-             pod_annotations = ['io.containerd.hardened.v1/*']\n",
+             pod_annotations = ['io.containerd.hardened.v1/*']\n\
+             [plugins.'{runtime}'.containerd.runtimes.{STRICT}]\nruntime_type = 'io.containerd.{STRICT}.v1'\n\
+             [plugins.'{runtime}'.containerd.runtimes.{STRICT}.options]\nConfigPath = '{home}/policy'\n",
             plain = cri::PLAIN_HANDLER
         )
     }

@@ -40,6 +40,8 @@ pub struct Facts {
     pub sources: BTreeMap<PathBuf, PathBuf>,
     /// The container's id: containerd keeps some of its files by it.
     pub container: String,
+    /// The runtime handler, for the rules that select by it.
+    pub handler: Option<String>,
     /// SELinux labels of the spec that the node's SELinux policy does not know.
     pub unknown_labels: Vec<String>,
     /// Devices of the spec whose path on the host is another device, or none.
@@ -208,7 +210,8 @@ impl ExecAdmission {
 /// # Errors
 /// Every violation, at once.
 pub fn decide(mut spec: Spec, policy: &Policy, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
-    let identity = Identity::from_annotations(spec.annotations().as_ref());
+    let identity =
+        Identity { handler: facts.handler.clone(), ..Identity::from_annotations(spec.annotations().as_ref()) };
     let choice = policy.choose(&identity, asks_for_privileged(&spec));
     let by = choice.to_string();
     let mut violations = Vec::new();

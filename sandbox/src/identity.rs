@@ -1,6 +1,7 @@
 //! Who a container is, as far as the node can tell.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 /// Annotations that containerd's CRI sets itself, after it has copied the pod's: a pod cannot
 /// choose them (containerd `internal/cri/annotations`).
@@ -23,7 +24,7 @@ pub enum Kind {
     Container,
 }
 
-/// Facts that rules select by. All absent for a container that `ctr` started.
+/// Facts that rules select by. All but the handler are absent for a container that `ctr` started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Kubernetes namespace. Chosen by whoever may create pods there.
@@ -40,10 +41,21 @@ pub struct Identity {
     pub image: Option<String>,
     /// Which kind of container.
     pub kind: Option<Kind>,
+    /// Runtime handler, by [`handler_of`]. Chosen by the pod's author, who names a RuntimeClass.
+    pub handler: Option<String>,
+}
+
+/// The runtime handler that a shim serves: NAME of `containerd-shim-NAME-v1`, as which containerd
+/// calls the program for the runtime type `io.containerd.NAME.v1`. containerd tells a shim nothing
+/// else by which handlers could be told apart.
+#[must_use]
+pub fn handler_of(program: &Path) -> Option<&str> {
+    let name = program.file_name()?.to_str()?;
+    name.strip_prefix("containerd-shim-")?.strip_suffix("-v1").filter(|handler| !handler.is_empty())
 }
 
 impl Identity {
-    /// Reads the CRI's annotations.
+    /// Reads the CRI's annotations, which do not tell the handler.
     #[must_use]
     pub fn from_annotations(annotations: Option<&HashMap<String, String>>) -> Self {
         let get = |key| annotations.and_then(|a| a.get(key)).filter(|v| !v.is_empty()).cloned();
@@ -59,6 +71,7 @@ impl Identity {
                 Some("container") => Some(Kind::Container),
                 Some(_) | None => None,
             },
+            handler: None,
         }
     }
 
@@ -85,6 +98,16 @@ mod tests {
         }
         for image in ["registry/web:1", "registry/web@sha256:short", "sha256:"] {
             assert_eq!(of(image).digest(), None);
+        }
+    }
+
+    #[test]
+    fn a_shim_tells_its_handler_by_the_name_that_it_is_called_by() {
+        let of = |program: &'static str| handler_of(Path::new(program));
+        assert_eq!(of("/usr/local/bin/containerd-shim-hardened-v1"), Some("hardened"));
+        assert_eq!(of("containerd-shim-hardened-strict-v1"), Some("hardened-strict"));
+        for other in ["/opt/shim", "containerd-shim--v1", "containerd-shim-v1", "containerd-shim-runc-v2", "/"] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 }

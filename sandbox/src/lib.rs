@@ -41,7 +41,7 @@ pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};
 pub use host::{AppArmor, Host, LEAST_LANDLOCK_ABI};
-pub use identity::{Identity, Kind};
+pub use identity::{Identity, Kind, handler_of};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
 pub use mounts::{is_bind, is_id_mapped};

@@ -85,6 +85,10 @@ fn what_is_wrong_with_a_policy_is_told_with_its_place() {
             "a wider profile for whoever takes the name",
             "[profile.net.capabilities]\nadd = [\"NET_RAW\"]\n[[rule]]\ncontainer = \"ping\"\nprofile = \"net\"\n",
         ),
+        (
+            "a wider profile for whoever names the handler",
+            "[profile.net.capabilities]\nadd = [\"NET_RAW\"]\n[[rule]]\nhandler = \"net\"\nprofile = \"net\"\n",
+        ),
         ("all of it", "default = \"x\"\n[[rule]]\nprofile = \"y\"\n[profile.z]\nextends = \"w\"\n"),
     ];
     let text: Vec<String> =
@@ -119,6 +123,43 @@ fn the_first_rule_that_matches_gives_the_profile() {
     assert_eq!(by(other), "rule 3 (policy.toml:14), profile restricted (built in)");
     let nobody = |s: &mut Value| s["annotations"] = json!({});
     assert_eq!(by(nobody), "profile tight (policy.toml:3)");
+}
+
+#[test]
+fn a_rule_tells_runtime_handlers_apart() {
+    let policy = parse(&[r#"
+        [profile.shared.host]
+        namespaces = ["pid"]
+        [[rule]]
+        handler = "strict-*"
+        profile = "restricted"
+        [[rule]]
+        handler = "hardened"
+        namespace = "shop"
+        profile = "shared"
+    "#])
+    .unwrap();
+    let by = |handler: Option<&str>, namespace: &str| {
+        let facts = Facts { handler: handler.map(str::to_owned), ..Facts::default() };
+        let spec = spec(|s| s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace));
+        decide(spec, &policy, &Host::assumed(), &facts).unwrap().by().to_owned()
+    };
+    assert!(by(Some("strict-web"), "shop").contains("profile restricted"));
+    assert!(by(Some("hardened"), "shop").contains("profile shared"));
+    for (handler, namespace) in [(Some("hardened"), "bank"), (Some("strict"), "shop"), (None, "shop")] {
+        assert_eq!(by(handler, namespace), "profile baseline (built in)", "{handler:?} {namespace}");
+    }
+    // The pause container holds what containers of the pod may be given, and no more.
+    let pause = |handler: &str| {
+        let facts = Facts { handler: Some(handler.to_owned()), ..Facts::default() };
+        let own = ["mount", "network", "ipc", "uts"];
+        let sandbox = spec(|s| {
+            s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
+            s["linux"]["namespaces"] = own.map(|kind| json!({"type": kind})).into();
+        });
+        decide(sandbox, &policy, &Host::assumed(), &facts).is_ok()
+    };
+    assert!(pause("hardened") && !pause("strict-web"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
-use hardened_sandbox::Facts;
+use hardened_sandbox::{Facts, handler_of};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
@@ -16,7 +16,7 @@ const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
 /// # Errors
 /// A namespace that cannot be looked at: it might be one of them.
 pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
-    let mut facts = Facts { container: container.to_owned(), ..Facts::default() };
+    let mut facts = Facts { container: container.to_owned(), handler: handler(), ..Facts::default() };
     for source in spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()) {
         // What does not exist cannot be mounted: libcontainer says so.
         if let Ok(real) = std::fs::canonicalize(source)
@@ -39,6 +39,12 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// The runtime handler, which `start` has passed on by this program's name.
+fn handler() -> Option<String> {
+    let name = std::env::args_os().next()?;
+    handler_of(Path::new(&name)).map(str::to_owned)
 }
 
 /// Whether the device is the one that has its path on the host.

@@ -128,6 +128,8 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str) -> Result<(
     drop(Program::open()?);
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     command
+        // The name tells the runtime handler, and is lost where it is a link's.
+        .arg0(std::env::args_os().next().unwrap_or_default())
         .args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &options.address, "-socket", address])
         .args(options.debug.then_some("-debug"))
         .arg("serve")

@@ -4,6 +4,7 @@
 //! sections by it, and would lose the other runtimes: there, our section goes into the main file,
 //! and everything else of that file stays as a person wrote it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,8 +15,10 @@ use toml_edit::{Array, DocumentMut, Item, Table, value};
 const V3: &str = "io.containerd.cri.v1.runtime";
 const V2: &str = "io.containerd.grpc.v1.cri";
 
-const HANDLER: &str = "hardened";
-const RUNTIME: &str = "io.containerd.hardened.v1";
+/// The runtime type of a handler, by which containerd finds its program.
+fn runtime_type(handler: &str) -> String {
+    format!("io.containerd.{handler}.v1")
+}
 
 /// Which distribution's containerd it is.
 #[derive(Debug)]
@@ -73,11 +76,18 @@ impl Layout {
                 let mut command = on_node(root, containerd);
                 let out = command.arg("--version").output();
                 let out = out.with_context(|| format!("run {command:?}: name containerd with --containerd"))?;
+                if !out.status.success() {
+                    let why = String::from_utf8_lossy(&out.stderr);
+                    bail!("{command:?}: {}: name containerd with --containerd", why.trim());
+                }
                 let text = String::from_utf8_lossy(&out.stdout).into_owned();
                 // containerd github.com/containerd/containerd v1.7.24~ds1 1.7.24~ds1-6
                 let version = text.split_whitespace().nth(2).unwrap_or_default().trim_start_matches('v');
                 let major = version.split('.').next().and_then(|n| n.parse().ok());
-                let major = major.with_context(|| format!("{}: no version in {text:?}", containerd.display()))?;
+                let major = major.with_context(|| {
+                    let said = text.lines().next().unwrap_or_default();
+                    format!("{}: no version in {said:?}: name containerd with --containerd", containerd.display())
+                })?;
                 Ok(Some(Checker {
                     containerd: containerd.to_owned(),
                     config: config.clone(),
@@ -95,6 +105,7 @@ impl Layout {
     /// Files and their new contents. `now` is the configuration as containerd understands it.
     pub(super) fn changes(
         &self,
+        handlers: &BTreeSet<String>,
         checker: Option<&Checker>,
         now: Option<&DocumentMut>,
     ) -> Result<Vec<(PathBuf, String)>> {
@@ -103,7 +114,7 @@ impl Layout {
                 let path = self.template();
                 let modern = path.ends_with("config-v3.toml.tmpl");
                 let text = std::fs::read_to_string(&path).unwrap_or_else(|_| "{{ template \"base\" . }}\n".to_owned());
-                let section = section(if modern { 3 } else { 2 })?;
+                let section = section(if modern { 3 } else { 2 }, handlers)?;
                 Ok(vec![(path, format!("{}\n{MARK_BEGIN}\n{section}{MARK_END}\n", without_mark(&text).trim_end()))])
             }
             Self::Plain { config, root } => {
@@ -115,21 +126,23 @@ impl Layout {
                     3 => {
                         let drop_in = Self::drop_in(config);
                         import(&mut document, &node_path(root, &drop_in));
-                        let section = format!("version = 3\n{}", section(3)?);
+                        let section = format!("version = 3\n{}", section(3, handlers)?);
                         Ok(vec![(config.clone(), document.to_string()), (drop_in, section)])
                     }
                     2 => {
                         // With a runtimes section of the file's own, 1.7 forgets its built-in one.
                         if runtimes(&mut document, V2).is_none() {
                             let built_in = now.and_then(|now| runtimes(&mut now.clone(), V2).cloned());
-                            insert(&mut document, V2)?;
+                            insert(&mut document, V2, handlers)?;
                             if let (Some(own), Some(built_in)) = (runtimes(&mut document, V2), built_in) {
-                                built_in.iter().filter(|(name, _)| *name != HANDLER).for_each(|(name, runtime)| {
-                                    own.insert(name, runtime.clone());
-                                });
+                                built_in.iter().filter(|(name, _)| !handlers.contains(*name)).for_each(
+                                    |(name, runtime)| {
+                                        own.insert(name, runtime.clone());
+                                    },
+                                );
                             }
                         }
-                        insert(&mut document, V2)?;
+                        insert(&mut document, V2, handlers)?;
                         Ok(vec![(config.clone(), document.to_string())])
                     }
                     other => bail!(
@@ -142,7 +155,7 @@ impl Layout {
     }
 
     /// Files and what they are without us; `None` for files that go.
-    pub(super) fn removals(&self) -> Result<Vec<(PathBuf, Option<String>)>> {
+    pub(super) fn removals(&self, handlers: &BTreeSet<String>) -> Result<Vec<(PathBuf, Option<String>)>> {
         let path = self.template();
         let Some(text) = read(&path)? else { return Ok(Vec::new()) };
         let Self::Plain { config, root } = self else {
@@ -160,7 +173,7 @@ impl Layout {
             }
         }
         if let Some(runtimes) = runtimes(&mut document, V2) {
-            runtimes.remove(HANDLER);
+            handlers.iter().for_each(|handler| drop(runtimes.remove(handler)));
         }
         let mut removals = vec![(config.clone(), Some(document.to_string()))];
         if drop_in.exists() {
@@ -169,12 +182,12 @@ impl Layout {
         Ok(removals)
     }
 
-    /// Whether the runtime is configured.
-    pub(super) fn has_runtime(&self) -> Result<bool> {
+    /// Whether each handler is configured.
+    pub(super) fn has_runtimes(&self, handlers: &BTreeSet<String>) -> Result<bool> {
         let path = self.template();
-        let drop_in = Self::drop_in(&path);
-        let in_main = read(&path)?.is_some_and(|text| text.contains(RUNTIME));
-        Ok(in_main || read(&drop_in)?.is_some_and(|text| text.contains(RUNTIME)))
+        let texts = [read(&path)?, read(&Self::drop_in(&path))?].map(Option::unwrap_or_default);
+        let words: BTreeSet<&str> = texts.iter().flat_map(|text| text.split(['"', '\''])).collect();
+        Ok(handlers.iter().all(|handler| words.contains(runtime_type(handler).as_str())))
     }
 }
 
@@ -219,15 +232,15 @@ fn parse(path: &Path, text: &str) -> Result<DocumentMut> {
     text.parse().with_context(|| format!("{}: no TOML", path.display()))
 }
 
-/// Our section by itself.
-fn section(version: i64) -> Result<String> {
+/// Our sections by themselves.
+fn section(version: i64, handlers: &BTreeSet<String>) -> Result<String> {
     let mut document = DocumentMut::new();
-    insert(&mut document, if version == 3 { V3 } else { V2 })?;
+    insert(&mut document, if version == 3 { V3 } else { V2 }, handlers)?;
     Ok(document.to_string())
 }
 
-/// Adds the runtime to a document, whatever else is in it.
-fn insert(document: &mut DocumentMut, plugin: &str) -> Result<()> {
+/// Adds the handlers to a document, whatever else is in it.
+fn insert(document: &mut DocumentMut, plugin: &str, handlers: &BTreeSet<String>) -> Result<()> {
     let mut at = document.as_table_mut();
     for key in ["plugins", plugin, "containerd", "runtimes"] {
         let entry = at.entry(key).or_insert_with(|| {
@@ -237,13 +250,15 @@ fn insert(document: &mut DocumentMut, plugin: &str) -> Result<()> {
         });
         at = entry.as_table_mut().with_context(|| format!("{key} is no table"))?;
     }
-    let mut annotations = Array::new();
-    annotations.push("io.containerd.hardened.v1/*");
-    let mut runtime = Table::new();
-    runtime.insert("runtime_type", value(RUNTIME));
-    runtime.insert("pod_annotations", value(annotations));
-    runtime.insert("privileged_without_host_devices", value(false));
-    at.insert(HANDLER, Item::Table(runtime));
+    for handler in handlers {
+        let mut annotations = Array::new();
+        annotations.push("io.containerd.hardened.v1/*");
+        let mut runtime = Table::new();
+        runtime.insert("runtime_type", value(runtime_type(handler)));
+        runtime.insert("pod_annotations", value(annotations));
+        runtime.insert("privileged_without_host_devices", value(false));
+        at.insert(handler, Item::Table(runtime));
+    }
     Ok(())
 }
 
@@ -295,22 +310,27 @@ impl Checker {
         text.parse().context("containerd printed no TOML")
     }
 
-    /// Checks that the runtime is there, and that nothing else changed.
-    pub(super) fn verify(&self, before: &DocumentMut, after: &DocumentMut) -> Result<()> {
+    /// Checks that the handlers are there, and that nothing else changed.
+    pub(super) fn verify(&self, handlers: &BTreeSet<String>, before: &DocumentMut, after: &DocumentMut) -> Result<()> {
         let mut lost = Vec::new();
         compare(before.as_item(), after.as_item(), "", &mut lost);
         if !lost.is_empty() {
             bail!("containerd would lose or change: {}", lost.join(", "));
         }
-        let plugins = after.get("plugins");
-        let runtime = [V3, V2].iter().find_map(|plugin| {
-            plugins?.get(plugin)?.get("containerd")?.get("runtimes")?.get(HANDLER)?.get("runtime_type")?.as_str()
-        });
-        match runtime {
-            Some(RUNTIME) => Ok(()),
-            _ => bail!("containerd does not see the runtime {HANDLER}"),
+        let mut after = after.clone();
+        let runtimes = [V3, V2].iter().find_map(|plugin| runtimes(&mut after, plugin).cloned()).unwrap_or_default();
+        for handler in handlers {
+            if !runtimes.get(handler).is_some_and(|runtime| is_ours(handler, runtime)) {
+                bail!("containerd does not see the runtime {handler}");
+            }
         }
+        Ok(())
     }
+}
+
+/// Whether a handler's section is one of ours, from this time or an earlier one.
+fn is_ours(handler: &str, section: &Item) -> bool {
+    section.get("runtime_type").and_then(Item::as_str) == Some(runtime_type(handler).as_str())
 }
 
 /// Everything of `before` must be in `after`; what we add may be there besides.
@@ -320,8 +340,8 @@ fn compare(before: &Item, after: &Item, path: &str, lost: &mut Vec<String>) {
             for (key, item) in before.iter() {
                 let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
                 match after.get(key) {
-                    // What is read besides, and our own section from an earlier time.
-                    _ if path == "imports" || path.ends_with(".runtimes.hardened") => {}
+                    // What is read besides, and our own sections.
+                    Some(after) if path == "imports" || (is_ours(key, item) && is_ours(key, after)) => {}
                     Some(other) => compare(item, other, &path, lost),
                     None => lost.push(path),
                 }
@@ -336,14 +356,21 @@ fn compare(before: &Item, after: &Item, path: &str, lost: &mut Vec<String>) {
 mod tests {
     use super::*;
 
+    fn handlers() -> BTreeSet<String> {
+        ["hardened", "strict"].map(str::to_owned).into()
+    }
+
     #[test]
     fn a_persons_file_keeps_all_but_our_section() {
         let text = "# mine\nversion = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  default_runtime_name = \"kata\" # keep\n";
         let mut document: DocumentMut = text.parse().unwrap();
-        insert(&mut document, V2).unwrap();
+        insert(&mut document, V2, &handlers()).unwrap();
         let with = document.to_string();
-        assert!(with.contains("# mine") && with.contains("# keep") && with.contains(RUNTIME));
-        runtimes(&mut document, V2).unwrap().remove(HANDLER);
+        assert!(with.contains("# mine") && with.contains("# keep"));
+        for handler in handlers() {
+            assert!(with.contains(&runtime_type(&handler)), "{with}");
+            runtimes(&mut document, V2).unwrap().remove(&handler);
+        }
         assert_eq!(document.to_string(), text);
     }
 
@@ -354,14 +381,14 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("config.toml"), "version = 3\n").unwrap();
         let layout = Layout::detect(dir.path());
-        let changes = layout.changes(None, None).unwrap();
+        let changes = layout.changes(&handlers(), None, None).unwrap();
         assert_eq!(changes.len(), 1);
         assert!(changes[0].0.ends_with("config-v3.toml.tmpl"));
         assert!(changes[0].1.starts_with("{{ template \"base\" . }}\n# hardened: begin"), "{}", changes[0].1);
         std::fs::write(&changes[0].0, &changes[0].1).unwrap();
         // Again: the same.
-        assert_eq!(layout.changes(None, None).unwrap(), changes);
-        assert!(layout.has_runtime().unwrap());
-        assert_eq!(layout.removals().unwrap(), [(changes[0].0.clone(), None)]);
+        assert_eq!(layout.changes(&handlers(), None, None).unwrap(), changes);
+        assert!(layout.has_runtimes(&handlers()).unwrap());
+        assert_eq!(layout.removals(&handlers()).unwrap(), [(changes[0].0.clone(), None)]);
     }
 }

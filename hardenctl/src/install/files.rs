@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// What was installed, to know later what a person has edited.
@@ -28,11 +28,16 @@ impl Record {
 
     /// `installed`, `edited` or `missing`.
     pub(super) fn state(&self, path: &Path) -> &'static str {
-        match (fs::read(path), self.files.get(path)) {
-            (Err(_), _) => "missing",
-            (Ok(now), Some(then)) if hash(&now) == *then => "installed",
-            (Ok(_), _) => "edited",
+        match (look(path), self.files.get(path)) {
+            (Ok(None) | Err(_), _) => "missing",
+            (Ok(Some(now)), Some(then)) if now.hash() == *then => "installed",
+            (Ok(Some(_)), _) => "edited",
         }
+    }
+
+    /// What was put into a folder.
+    pub(super) fn of(&self, folder: &Path) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path).filter(move |path| path.parent() == Some(folder))
     }
 }
 
@@ -42,8 +47,23 @@ fn hash(content: &[u8]) -> String {
     format!("{:016x}", content.iter().fold(0xCBF2_9CE4_8422_2325, step))
 }
 
-/// A file's content and mode.
-type Content = (Vec<u8>, u32);
+/// What is at a path.
+#[derive(Debug)]
+enum Content {
+    /// A file, and its mode.
+    File(Vec<u8>, u32),
+    /// A symbolic link, and what it leads to.
+    Link(PathBuf),
+}
+
+impl Content {
+    fn hash(&self) -> String {
+        match self {
+            Self::File(content, _) => hash(content),
+            Self::Link(target) => hash(target.as_os_str().as_encoded_bytes()),
+        }
+    }
+}
 
 /// Changes that can be taken back.
 #[derive(Debug)]
@@ -77,13 +97,29 @@ impl Applied {
     pub(super) fn put(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         self.record.files.insert(path.to_owned(), hash(content));
         let before = look(path)?;
-        if before.as_ref().is_some_and(|(now, now_mode)| now == content && now_mode & 0o7777 == mode) {
+        if matches!(&before, Some(Content::File(now, now_mode)) if now == content && now_mode & 0o7777 == mode) {
             self.tell("unchanged", path);
             return Ok(());
         }
         self.tell(if before.is_some() { "replaced" } else { "installed" }, path);
         self.before.push((path.to_owned(), before));
         write(path, content, mode)
+    }
+
+    /// Puts a link in place. What is there and is no such link is somebody else's.
+    pub(super) fn link(&mut self, path: &Path, target: &str) -> Result<()> {
+        let link = Content::Link(target.into());
+        match look(path)? {
+            None => {
+                self.tell("installed", path);
+                self.before.push((path.to_owned(), None));
+                symlink(path, Path::new(target))?;
+            }
+            Some(Content::Link(now)) if now == Path::new(target) => self.tell("unchanged", path),
+            Some(_) => bail!("{}: there already, and not ours; choose another name", path.display()),
+        }
+        self.record.files.insert(path.to_owned(), link.hash());
+        Ok(())
     }
 
     /// Puts a file where there is none; a person's own stays.
@@ -114,7 +150,7 @@ impl Applied {
         if before.is_some() {
             self.tell("removed", path);
             self.before.push((path.to_owned(), before));
-            fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+            remove(path)?;
         }
         Ok(())
     }
@@ -135,8 +171,14 @@ impl Applied {
     pub(super) fn take_back(&mut self) -> Result<()> {
         while let Some((path, before)) = self.before.pop() {
             match before {
-                Some((content, mode)) => write(&path, &content, mode & 0o7777)?,
-                None => fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?,
+                Some(Content::File(content, mode)) => write(&path, &content, mode & 0o7777)?,
+                Some(Content::Link(target)) => {
+                    if look(&path)?.is_some() {
+                        remove(&path)?;
+                    }
+                    symlink(&path, &target)?;
+                }
+                None => remove(&path)?,
             }
         }
         Ok(())
@@ -159,14 +201,21 @@ impl Applied {
 }
 
 fn look(path: &Path) -> Result<Option<Content>> {
-    match fs::read(path) {
-        Ok(content) => {
-            let mode = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.permissions().mode();
-            Ok(Some((content, mode)))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
+    let found = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => fs::read_link(path).map(Content::Link),
+        Ok(metadata) => fs::read(path).map(|content| Content::File(content, metadata.permissions().mode())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    };
+    found.map(Some).with_context(|| format!("read {}", path.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+}
+
+fn symlink(path: &Path, target: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, path).with_context(|| format!("make the link {}", path.display()))
 }
 
 /// Writes a file beside its place, and renames it there: nobody ever sees a part of it, and a
@@ -204,10 +253,31 @@ mod tests {
         applied.put(&old, b"after", 0o644).unwrap();
         applied.put(&new, b"x", 0o755).unwrap();
         applied.remove(&old).unwrap();
-        assert!(!old.exists() && new.exists());
+        let link = dir.path().join("a/link");
+        applied.link(&link, "new").unwrap();
+        assert!(!old.exists() && new.exists() && fs::read(&link).unwrap() == b"x");
+        assert_eq!(applied.record.state(&link), "installed");
+        let error = applied.link(&new, "link").unwrap_err().to_string();
+        assert!(error.contains("not ours"), "{error}");
         applied.take_back().unwrap();
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
         assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!new.exists());
+        assert!(!new.exists() && fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
+    fn a_link_that_was_removed_or_replaced_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (removed, replaced) = (dir.path().join("removed"), dir.path().join("replaced"));
+        for link in [&removed, &replaced] {
+            symlink(link, Path::new("elsewhere")).unwrap();
+        }
+        let mut applied = Applied::new(Record::default());
+        applied.remove(&removed).unwrap();
+        applied.put(&replaced, b"x", 0o644).unwrap();
+        applied.take_back().unwrap();
+        for link in [removed, replaced] {
+            assert_eq!(fs::read_link(link).unwrap(), Path::new("elsewhere"));
+        }
     }
 }

@@ -6,14 +6,17 @@
 mod containerd;
 mod files;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use hardened_sandbox::handler_of;
 
 use self::containerd::{Layout, on_node};
 use self::files::{Applied, Record};
+use crate::cli::{directory, dns_label};
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
 /// The policy that a node gets where it has none.
@@ -25,13 +28,19 @@ const APPARMOR: [(&str, &str); 2] = [
     ("/etc/apparmor.d/hardened", include_str!("../../../configs/apparmor/hardened")),
 ];
 
-const SHIM: &str = "containerd-shim-hardened-v1";
+/// The handler that is always there; its program is the binary itself.
+const HANDLER: &str = "hardened";
+
+/// The program that containerd runs for a handler.
+fn program(handler: &str) -> String {
+    format!("containerd-shim-{handler}-v1")
+}
 
 /// What all three take.
 #[derive(Debug, Args)]
 pub(crate) struct Node {
     /// The node's file system, where it is not this one's `/`: /host in a pod that mounts it.
-    #[arg(long, value_name = "DIR", default_value = "/")]
+    #[arg(long, value_name = "DIR", default_value = "/", value_parser = directory)]
     root: PathBuf,
     /// Folder of the binary; containerd must have it in its PATH.
     #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
@@ -71,6 +80,10 @@ pub(crate) struct Install {
     /// The binary to install. Default: the one beside this program.
     #[arg(long, value_name = "FILE")]
     shim: Option<PathBuf>,
+    /// A runtime handler besides `hardened`, which rules of the policy tell apart by `handler`.
+    /// Several by several of these; those of an earlier install stay.
+    #[arg(long = "handler", value_name = "NAME", value_parser = dns_label)]
+    handlers: Vec<String>,
 }
 
 /// Takes hardened off this node again. Policy files that a person has edited stay.
@@ -99,8 +112,15 @@ impl Node {
         on(&self.root, path)
     }
 
-    fn binary(&self) -> PathBuf {
-        self.at(&self.bin_dir).join(SHIM)
+    fn program(&self, handler: &str) -> PathBuf {
+        self.at(&self.bin_dir).join(program(handler))
+    }
+
+    /// Our handlers that were installed, and the one that always is.
+    fn handlers(&self, record: &Record) -> BTreeSet<String> {
+        let bin = self.at(&self.bin_dir);
+        let installed = record.of(&bin).filter_map(handler_of);
+        installed.chain([HANDLER]).map(str::to_owned).collect()
     }
 
     fn policy(&self) -> PathBuf {
@@ -139,7 +159,7 @@ impl Install {
         must_be_root(&self.node)?;
         let source = match self.shim {
             Some(path) => path,
-            None => std::env::current_exe()?.with_file_name(SHIM),
+            None => std::env::current_exe()?.with_file_name(program(HANDLER)),
         };
         let binary = std::fs::read(&source)
             .with_context(|| format!("read {}: name the binary with --shim", source.display()))?;
@@ -148,11 +168,17 @@ impl Install {
         let checker = layout.checker(&node.containerd)?;
         let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
 
-        let mut applied = Applied::new(Record::read(&node.record())?);
+        let record = Record::read(&node.record())?;
+        let mut handlers = node.handlers(&record);
+        handlers.extend(self.handlers);
+        let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
-            applied.put(&node.binary(), &binary, 0o755)?;
+            applied.put(&node.program(HANDLER), &binary, 0o755)?;
+            for handler in handlers.iter().filter(|handler| *handler != HANDLER) {
+                applied.link(&node.program(handler), &program(HANDLER))?;
+            }
             applied.put_if_absent(&node.policy(), POLICY.as_bytes(), 0o644)?;
-            for (path, text) in layout.changes(checker.as_ref(), before.as_ref())? {
+            for (path, text) in layout.changes(&handlers, checker.as_ref(), before.as_ref())? {
                 applied.put(&path, text.as_bytes(), 0o644)?;
             }
             if node.runs_apparmor() {
@@ -162,7 +188,9 @@ impl Install {
                 node.load_apparmor()?;
             }
             if let (Some(checker), Some(before)) = (&checker, &before) {
-                checker.verify(before, &checker.dump()?).context("containerd's configuration, as it would be")?;
+                checker
+                    .verify(&handlers, before, &checker.dump()?)
+                    .context("containerd's configuration, as it would be")?;
             }
             if applied.changed() {
                 self.restart.run(&layout, &node.root)?;
@@ -195,9 +223,11 @@ impl Uninstall {
         must_be_root(&self.node)?;
         let node = &self.node;
         let layout = node.layout();
-        let mut applied = Applied::new(Record::read(&node.record())?);
+        let record = Record::read(&node.record())?;
+        let handlers = node.handlers(&record);
+        let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
-            for (path, text) in layout.removals()? {
+            for (path, text) in layout.removals(&handlers)? {
                 applied.replace(&path, text)?;
             }
             applied.remove_unedited(&node.policy())?;
@@ -209,7 +239,9 @@ impl Uninstall {
                 applied.remove_unedited(&node.at(Path::new(path)))?;
             }
             // Last: containers that still run need it until they are gone.
-            applied.remove(&node.binary())?;
+            for handler in &handlers {
+                applied.remove(&node.program(handler))?;
+            }
             applied.forget(&node.record())
         })();
         if let Err(error) = done {
@@ -226,18 +258,14 @@ impl Status {
         let node = &self.node;
         let layout = node.layout();
         let record = Record::read(&node.record())?;
-        let configured = layout.has_runtime()?;
-        let binary = record.state(&node.binary());
-        let policy = record.state(&node.policy());
-        let mut rows = vec![
-            ("binary", node.binary().display().to_string(), binary),
-            ("policy", node.policy().display().to_string(), policy),
-            ("containerd", layout.describe(), if configured { "installed" } else { "missing" }),
-        ];
+        let handlers = node.handlers(&record);
+        let file = |what, path: &Path| (what, path.display().to_string(), record.state(path));
+        let mut rows: Vec<_> = handlers.iter().map(|handler| file("binary", &node.program(handler))).collect();
+        let configured = if layout.has_runtimes(&handlers)? { "installed" } else { "missing" };
+        rows.extend([file("policy", &node.policy()), ("containerd", layout.describe(), configured)]);
         if node.runs_apparmor() {
             let [.., (profiles, _)] = APPARMOR;
-            let path = node.at(Path::new(profiles));
-            rows.push(("AppArmor", path.display().to_string(), record.state(&path)));
+            rows.push(file("AppArmor", &node.at(Path::new(profiles))));
         }
         let whole = rows.iter().all(|(.., state)| *state != "missing");
         if node.json {

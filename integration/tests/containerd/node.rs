@@ -13,6 +13,7 @@ use serde_json::Value;
 crate::pod_tests!(
     hardenctl_and_the_node_agree_on_every_manifest,
     the_runtime_is_installed_and_taken_off_again,
+    another_handler_is_installed_and_taken_off_again,
     an_install_that_containerd_does_not_survive_is_taken_back,
     what_a_person_has_edited_stays,
     a_configuration_that_is_broken_is_not_touched,
@@ -29,8 +30,11 @@ fn hardenctl_and_the_node_agree_on_every_manifest(c: &Cri) -> Result<()> {
     for file in ["good.yaml", "tightened.yaml", "hostile.yaml"] {
         let path = manifests(file);
         let mut check = Command::new(hardenctl_path()?);
-        let out =
-            run(check.args(["check", "--json", "--policy", "/nowhere"]).arg(&path), b"", Duration::from_secs(30))?;
+        let out = run(
+            check.args(["check", "--json", "--policy", "configs/policy.toml"]).arg(&path),
+            b"",
+            Duration::from_secs(30),
+        )?;
         let reports: Vec<Value> = serde_json::from_slice(&out.stdout).with_context(|| format!("{out:?}"))?;
         let text = std::fs::read_to_string(&path)?;
         let pods = text.split("---\n").skip(1).map(serde_yaml_ng::from_str::<Value>);
@@ -113,6 +117,36 @@ fn the_runtime_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
     let out = on_a_node(c, script)?.ok()?;
     let text = out.text();
     ensure!(text.ends_with("done") && text.contains("Containers can be started here."), "{text}");
+    Ok(())
+}
+
+fn another_handler_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
+    let script = "$H install --shim $SHIM --containerd $C --handler strict; $H status; \
+                  readlink /usr/local/bin/containerd-shim-strict-v1; \
+                  $C -c /etc/containerd/config.toml config dump | grep -o 'io.containerd.[a-z]*.v1.$'; \
+                  printf '[[rule]]\nhandler = [\"strict\", \"lost\"]\nprofile = \"restricted\"\n' >> /etc/hardened/policy.toml; \
+                  PATH=$(dirname $C):$PATH $H doctor | grep -c 'matches nothing' || true; \
+                  $H policy explain --handler strict; \
+                  if $H install --shim $SHIM --containerd $C --handler runc; then exit 9; fi; \
+                  touch /usr/local/bin/containerd-shim-mine-v1; \
+                  if $H install --shim $SHIM --containerd $C --handler mine; then exit 9; fi; \
+                  rm /usr/local/bin/containerd-shim-strict-v1; ! $H status; \
+                  PATH=$(dirname $C):$PATH $H doctor | grep 'matches nothing'; \
+                  $H install --shim $SHIM --containerd $C --json; $H status; \
+                  $H uninstall --containerd $C; ! grep -rE 'hardened|strict' /etc/containerd; ls /usr/local/bin";
+    let out = on_a_node(c, script)?.ok()?;
+    let text = out.text();
+    for words in [
+        "/usr/local/bin/containerd-shim-strict-v1\n",
+        "io.containerd.strict.v1",
+        "profile restricted",
+        "it matches nothing: no program of that handler",
+    ] {
+        ensure!(text.contains(words), "{words} is not in {text}");
+    }
+    ensure!(out.stderr.contains("containerd would lose or change"), "{out:?}");
+    ensure!(out.stderr.contains("containerd-shim-mine-v1: there already, and not ours"), "{out:?}");
+    ensure!(!text.ends_with("strict-v1") && !text.contains("containerd-shim-runc-v1"), "{text}");
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::cri::{Cri, Pod, container_config, security, with_systemd};
-use hardened_integration::{Generation, cgroup_of, eventually, has_cgroup_v2, opens_in};
+use hardened_integration::cri::{Cri, HANDLER, Pod, container_config, security, with_systemd};
+use hardened_integration::{Generation, STRICT, cgroup_of, eventually, has_cgroup_v2, opens_in};
 use k8s_cri::v1 as cri;
 
 crate::pod_tests!(
@@ -408,6 +408,11 @@ fn a_rule_of_the_policy_lets_a_namespace_have_more(c: &Cri) -> Result<()> {
         namespace = "pinned"
         digest = "sha256:*"
         privileged = "allow"
+        [profile.strict]
+        seccomp.deny = ["mkdir", "mkdirat"]
+        [[rule]]
+        handler = "hardened-strict"
+        profile = "strict"
         "#,
     )?;
     let of = |namespace: &str| {
@@ -425,6 +430,14 @@ fn a_rule_of_the_policy_lets_a_namespace_have_more(c: &Cri) -> Result<()> {
         change(security(&mut inner).namespace_options.get_or_insert_default());
         inner.mounts = vec![volume(Path::new("/etc/hostname"), "/srv/name", true)];
         ensure!(run_in(&pod, inner)? == (0, "inside".to_owned()));
+        pod.remove()?;
+    }
+    for (handler, made) in [(HANDLER, "made"), (STRICT, "denied")] {
+        let pod = c.run_pod_by(handler, c.pod_config("handler"))?;
+        for name in ["first", "second"] {
+            let config = shell(name, "mkdir /tmp/x 2>/dev/null && echo made || echo denied");
+            ensure!(run_in(&pod, config)? == (0, made.to_owned()), "{handler}: {name}");
+        }
         pod.remove()?;
     }
     // A tag can be moved, so the rule by digest does not take it.

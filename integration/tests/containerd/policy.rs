@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::{
-    Containerd, Output, Running, cgroup_of, eventually, hardenctl, has_selinux, opens_in, share,
+    Containerd, Output, Running, STRICT, cgroup_of, eventually, hardenctl, has_selinux, opens_in, share,
 };
 
 crate::tests!(
@@ -14,6 +14,7 @@ crate::tests!(
     a_profile_narrows_what_a_container_may_do,
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
+    a_rule_tells_runtime_handlers_apart,
     a_device_of_the_profile_can_be_used_and_no_other,
     the_cgroup_denies_devices_that_are_not_given,
     privileged_is_let_through_by_rule_alone,
@@ -236,6 +237,19 @@ fn the_pause_container_gets_the_smallest_profile(c: &Containerd) -> Result<()> {
     running.remove()?;
     let out = c.run(&sandbox, &["sh", "-c", "mkdir /tmp/x"])?;
     ensure!(out.status != 0 && out.stderr.contains("Function not implemented"), "{out:?}");
+    Ok(())
+}
+
+fn a_rule_tells_runtime_handlers_apart(c: &Containerd) -> Result<()> {
+    let folder = policy(
+        c,
+        "[profile.strict]\nseccomp.deny = [\"mkdir\", \"mkdirat\"]\n\
+         [[rule]]\nhandler = \"hardened-strict\"\nprofile = \"strict\"\n",
+    )?;
+    let program = ["sh", "-c", "mkdir /tmp/x && echo made"];
+    folder.run(&[], &program)?.ok()?;
+    let out = c.run_under(&format!("io.containerd.{STRICT}.v1"), &folder.options(&[])?, &program, b"")?;
+    ensure!(out.status != 0 && out.stderr.contains("mkdir"), "{out:?}");
     Ok(())
 }
 

@@ -60,6 +60,10 @@ pub struct RuleTable {
     pub pod: Option<Patterns>,
     /// Container name. The pod's author chooses it: by itself it can only narrow.
     pub container: Option<Patterns>,
+    /// Runtime handler: `strict` for the runtime type `io.containerd.strict.v1`, whose program
+    /// `containerd-shim-strict-v1` is a link to the shim. Kubernetes: RuntimeClass `handler`. The
+    /// pod's author chooses it: by itself it can only narrow.
+    pub handler: Option<Patterns>,
     /// The pod's sandbox (pause) container, or one of its containers.
     pub kind: Option<Kind>,
     /// The profile. Default for `privileged = "allow"`: `privileged`.

@@ -26,6 +26,7 @@ struct Selector {
     digest: Option<Patterns>,
     pod: Option<Patterns>,
     container: Option<Patterns>,
+    handler: Option<Patterns>,
     kind: Option<Kind>,
 }
 
@@ -44,13 +45,14 @@ impl Rule {
             digest: table.digest,
             pod: table.pod,
             container: table.container,
+            handler: table.handler,
             kind: table.kind,
         };
         if selector.is_empty() {
             return Err(PolicyError::at(
                 &place,
-                "a rule that selects nothing; name a namespace, image, digest, pod, container or kind, or use \
-                 `default` for all containers",
+                "a rule that selects nothing; name a namespace, image, digest, pod, container, handler or kind, or \
+                 use `default` for all containers",
             ));
         }
         let pinned = [&selector.namespace, &selector.digest]
@@ -63,8 +65,7 @@ impl Rule {
                  `acknowledge-risk = true`",
             ));
         }
-        let lists = [&selector.namespace, &selector.image, &selector.digest, &selector.pod, &selector.container];
-        if lists.into_iter().flatten().any(|patterns| patterns.all().is_empty()) {
+        if selector.lists().into_iter().filter_map(|(_, list)| list.as_ref()).any(|list| list.all().is_empty()) {
             return Err(PolicyError::at(&place, "an empty list matches nothing; expected at least one pattern"));
         }
         Ok(Self { place, number, profile, privileged, acknowledged: table.acknowledge_risk, selector })
@@ -88,29 +89,29 @@ impl Rule {
             && s.kind.is_none_or(|kind| identity.kind == Some(kind))
     }
 
+    /// Patterns of runtime handlers, where it selects by those.
+    #[must_use]
+    pub const fn handlers(&self) -> Option<&Patterns> {
+        self.selector.handler.as_ref()
+    }
+
     /// Whether it could decide for a container of this pod.
     pub(super) fn may_match_pod(&self, identity: &Identity) -> bool {
         holds(&self.selector.namespace, identity.namespace.as_deref())
             && holds(&self.selector.pod, identity.pod.as_deref())
+            && holds(&self.selector.handler, identity.handler.as_deref())
     }
 }
 
+/// What it selects by, and its profile.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = &self.selector;
-        let selectors = [
-            ("namespace", &s.namespace),
-            ("image", &s.image),
-            ("digest", &s.digest),
-            ("pod", &s.pod),
-            ("container", &s.container),
-        ];
-        for (name, patterns) in selectors {
+        for (name, patterns) in self.selector.lists() {
             if let Some(patterns) = patterns {
                 write!(f, "{name} {patterns}, ")?;
             }
         }
-        if let Some(kind) = s.kind {
+        if let Some(kind) = self.selector.kind {
             write!(f, "{} only, ", format!("{kind:?}").to_lowercase())?;
         }
         write!(f, "profile {}", self.profile)
@@ -122,12 +123,19 @@ fn holds(patterns: &Option<Patterns>, found: Option<&str>) -> bool {
 }
 
 impl Selector {
-    const fn is_empty(&self) -> bool {
-        self.namespace.is_none()
-            && self.image.is_none()
-            && self.digest.is_none()
-            && self.pod.is_none()
-            && self.container.is_none()
-            && self.kind.is_none()
+    /// Every list of patterns, by the name that policy files have for it.
+    const fn lists(&self) -> [(&'static str, &Option<Patterns>); 6] {
+        [
+            ("namespace", &self.namespace),
+            ("image", &self.image),
+            ("digest", &self.digest),
+            ("pod", &self.pod),
+            ("container", &self.container),
+            ("handler", &self.handler),
+        ]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kind.is_none() && self.lists().iter().all(|(_, list)| list.is_none())
     }
 }

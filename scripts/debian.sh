@@ -20,8 +20,10 @@ debian_lists() {
     mkdir -p "$apt/lists/partial" "$apt/empty" "$apt/debs"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$apt/sources.list"
     options=(-q -q -o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::Etc::SourceParts=$apt/empty"
-        -o "Dir::State::Lists=$apt/lists" -o "APT::Default-Release=$1" -o APT::Sandbox::User=root)
-    [ -z "${2:-}" ] || options+=(-o "APT::Architecture=$2" -o "APT::Architectures=$2" -o Dir::State::status=/dev/null)
+        -o "Dir::State::Lists=$apt/lists" -o "APT::Default-Release=$1" -o APT::Sandbox::User=root
+        # What is installed here, from wherever, is no candidate.
+        -o Dir::State::status=/dev/null)
+    [ -z "${2:-}" ] || options+=(-o "APT::Architecture=$2" -o "APT::Architectures=$2")
     apt-get "${options[@]}" update
 }
 
@@ -46,7 +48,7 @@ unpack_root() {
     mkdir -p "$archives/partial" "$root"/{proc,sys,dev,tmp,etc,run,usr}
     chmod 755 "$root"
     chmod 1777 "$root/tmp"
-    apt-get "${options[@]}" -o Dir::State::status=/dev/null -o "Dir::Cache::archives=$archives" -y \
+    apt-get "${options[@]}" -o "Dir::Cache::archives=$archives" -y \
         --no-install-recommends --download-only install "$@" >/dev/null
     for package in "$archives"/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --keep-directory-symlink

@@ -38,6 +38,9 @@ pub struct Facts {
     pub host_namespaces: Vec<LinuxNamespaceType>,
     /// Where the sources of bind mounts really are, symbolic links followed.
     pub sources: BTreeMap<PathBuf, PathBuf>,
+    /// All paths of the host that show the part of a volume which is at such a place
+    /// ([`is_subpath`](crate::is_subpath)).
+    pub shown_at: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// The container's id: containerd keeps some of its files by it.
     pub container: String,
     /// The runtime handler, for the rules that select by it.

@@ -1,6 +1,6 @@
 //! Mounts, masked and read-only paths.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Linux, Mount};
 
@@ -8,7 +8,7 @@ use crate::decision::Facts;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::refusal::{Note, Violation};
-use crate::sandbox::{Access, HostNamespace, HostPaths, Sandbox};
+use crate::sandbox::{Access, HostNamespace, Sandbox};
 
 /// Masked in every container: runc's, containerd's and Docker's lists of today, and what else
 /// under `/proc` and `/sys` tells of the host or of its other tenants. Paths that do not exist
@@ -54,22 +54,36 @@ pub(crate) fn check(
         let Some(source) = mount.source() else { continue };
         let at = mount.destination().display();
         let real = facts.sources.get(source).unwrap_or(source);
-        if is_own(real, identity, facts) || is_shared_memory(mount, sandbox) {
+        if !real.is_absolute() || real.components().any(|part| part == Component::ParentDir) {
+            let found = format!("source {}", source.display());
+            violations.push(Violation::invalid(format!("mounts[{at}]"), found, "give an absolute path without .."));
             continue;
         }
-        let access = |paths: &HostPaths| paths.access(source).min(paths.access(real));
-        // `None`, not at all, is less than any access.
-        let access = sandbox.host_paths.iter().map(access).min().unwrap_or(Some(Access::ReadWrite));
-        let through = if real == source { String::new() } else { format!(" (which is {})", real.display()) };
+        let part = facts.shown_at.get(real);
+        let shown: Vec<&PathBuf> = match part {
+            Some(paths) => paths.iter().filter(|path| !is_subpath(path)).collect(),
+            None => vec![real],
+        };
+        if shown.iter().any(|path| is_own(path, identity, facts)) || is_shared_memory(mount, sandbox) {
+            continue;
+        }
+        // `None`, not at all, is less than any access. Nobody can tell what it is that is shown nowhere else.
+        let places = shown.into_iter().chain(part.is_none().then_some(source));
+        let (access, place) = places.map(|place| (sandbox.access(place), place)).min().unwrap_or((None, real));
+        let what = if part.is_none() && real != source {
+            format!("{} (which is {})", source.display(), real.display())
+        } else {
+            place.display().to_string()
+        };
         let violation = match access {
             None => Violation::policy(
                 format!("mounts[{at}]"),
-                format!("{}{through} of the host is mounted", source.display()),
+                format!("{what} of the host is mounted"),
                 "use a volume of another kind (emptyDir, configMap, a folder of the workload's own)",
             ),
             Some(Access::ReadOnly) if !is_read_only(mount) => Violation::policy(
                 format!("mounts[{at}]"),
-                format!("{}{through} of the host is mounted writable", source.display()),
+                format!("{what} of the host is mounted writable"),
                 "set readOnly: true in volumeMounts",
             ),
             Some(Access::ReadOnly | Access::ReadWrite) => continue,
@@ -130,17 +144,30 @@ fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violati
     }
 }
 
-/// Whether a path is one that the kubelet or containerd keeps for this very pod: its volumes,
-/// `/etc/hosts`, termination log. They are known by the pod's UID and by the ids of its sandbox
-/// and container, which nobody can know before they exist.
+/// Whether a path is one that the kubelet or containerd keeps for this very pod: its volumes, those
+/// made of images, `/etc/hosts`, termination log. They are known by the pod's UID and by the ids of
+/// its sandbox and container, which nobody can know before they exist. A part of a volume is the
+/// pod's where the volume is.
 fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
     let own = [
         ("pods", identity.pod_uid.as_deref()),
         ("sandboxes", identity.sandbox_id.as_deref()),
+        ("image-volumes", identity.sandbox_id.as_deref()),
         ("containers", identity.pod_uid.is_some().then_some(facts.container.as_str())),
     ];
     let names: Vec<&str> = path.components().filter_map(|c| c.as_os_str().to_str()).collect();
-    names.windows(2).any(|pair| own.iter().any(|(folder, id)| pair[0] == *folder && Some(pair[1]) == *id))
+    let is_kept =
+        names.windows(2).any(|pair| own.iter().any(|(folder, id)| pair[0] == *folder && Some(pair[1]) == *id));
+    is_kept && !is_subpath(path)
+}
+
+/// Whether the kubelet keeps a part of a volume there, for `subPath`: it mounts it anew, also where
+/// the volume is a `hostPath`, so the path does not tell what it is (Kubernetes
+/// `pkg/volume/util/subpath`).
+#[must_use]
+pub fn is_subpath(path: &Path) -> bool {
+    let names: Vec<_> = path.components().map(Component::as_os_str).collect();
+    names.windows(3).any(|names| names[0] == "pods" && names[2] == "volume-subpaths")
 }
 
 /// The host's `/dev/shm`, which comes with its IPC namespace.

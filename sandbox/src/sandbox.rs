@@ -162,6 +162,11 @@ pub struct ExecRules {
 }
 
 impl Sandbox {
+    /// How a path of the host may be mounted: as every profile has it.
+    pub(crate) fn access(&self, path: &Path) -> Option<Access> {
+        self.host_paths.iter().map(|paths| paths.access(path)).min().unwrap_or(Some(Access::ReadWrite))
+    }
+
     /// One that allows all that is not decided by the filter: what profiles take away from.
     pub(crate) fn widest(name: &str, capabilities: CapabilitySet, filter: Filter) -> Self {
         Self {

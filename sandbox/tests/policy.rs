@@ -125,6 +125,51 @@ fn the_first_rule_that_matches_gives_the_profile() {
     assert_eq!(by(nobody), "profile tight (policy.toml:3)");
 }
 
+/// `subPath`: the kubelet mounts a part of a volume anew, below the pod's own folder.
+#[test]
+fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
+    let policy = parse(&["default = \"www\"\n[profile.www.host.paths]\n\"/srv/www\" = \"read-only\"\n"]).unwrap();
+    let subpath = "/var/lib/kubelet/pods/0aa-1/volume-subpaths/v/web/0";
+    let ask = |shown: &[&str], option: &str| {
+        let mut paths: Vec<std::path::PathBuf> = shown.iter().map(Into::into).collect();
+        // What is mounted there shows it too, and so do other containers' parts.
+        paths.extend([subpath.into(), "/var/lib/kubelet/pods/0aa-1/volume-subpaths/v/other/0".into()]);
+        let facts = Facts {
+            sources: [(subpath.into(), subpath.into())].into(),
+            shown_at: [(subpath.into(), paths)].into(),
+            ..Facts::default()
+        };
+        let decided = decide(spec(|s| bind(s, subpath, &[option])), &policy, &Host::assumed(), &facts);
+        decided.map(drop).map_err(|refusal| refusal.to_string())
+    };
+    let volume = "/var/lib/kubelet/pods/0aa-1/volumes/kubernetes.io~csi/v/mount/part";
+    for own in [&[volume][..], &["/var/lib/kubelet/plugins/csi/globalmount/part", volume]] {
+        assert_eq!(ask(own, "rw"), Ok(()));
+    }
+    assert_eq!((ask(&["/srv/www/a"], "ro"), ask(&["/data/a"], "rw")), (Ok(()), Ok(())));
+    for (shown, option, words) in [
+        (&["/etc/shadow"][..], "ro", "/etc/shadow of the host is mounted"),
+        (&["/"], "ro", "/ of the host is mounted"),
+        (&["/sysroot/etc", "/etc"], "ro", "/etc of the host is mounted"),
+        (&["/srv/www/a"], "rw", "/srv/www/a of the host is mounted writable"),
+        (&["/var/lib/kubelet/pods/0bb-2/volumes/x"], "ro", "/var/lib/kubelet/pods/0bb-2/volumes/x of the host"),
+        (&[], "ro", "volume-subpaths/v/web/0 of the host is mounted"),
+    ] {
+        let refusal = ask(shown, option).unwrap_err();
+        assert!(refusal.contains(words) && refusal.contains("volumeMounts[/data]"), "{shown:?}: {refusal}");
+    }
+    // Nor by its own path alone, as for an offline check of a config.json.
+    assert!(decide(spec(|s| bind(s, subpath, &["ro"])), &policy, &Host::assumed(), &Facts::default()).is_err());
+}
+
+#[test]
+fn a_source_must_be_a_plain_path() {
+    for source in ["etc", "/data/../etc", "../etc"] {
+        let refusal = judge("", |s| bind(s, source, &["ro"])).unwrap_err().to_string();
+        assert!(refusal.contains("give an absolute path without .."), "{refusal}");
+    }
+}
+
 #[test]
 fn a_rule_tells_runtime_handlers_apart() {
     let policy = parse(&[r#"

@@ -4,8 +4,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
-use hardened_sandbox::{Facts, handler_of};
+use hardened_sandbox::{Facts, handler_of, is_bind, is_subpath};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+
+use crate::mount_table::seen_at;
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -14,16 +16,18 @@ const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
 /// come from, and which of its SELinux labels the node does not know.
 ///
 /// # Errors
-/// A namespace that cannot be looked at: it might be one of them.
+/// A namespace or a source that cannot be looked at: it might be one of them.
 pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
     let mut facts = Facts { container: container.to_owned(), handler: handler(), ..Facts::default() };
-    for source in spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_ref()) {
-        // What does not exist cannot be mounted: libcontainer says so.
-        if let Ok(real) = std::fs::canonicalize(source)
-            && source.is_absolute()
-        {
-            facts.sources.insert(source.clone(), real);
+    for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
+        let Some(source) = mount.source().clone().filter(|source| source.is_absolute()) else { continue };
+        // What is not there yet could be anything when it is mounted.
+        let show = || format!("config.json: mounts[{}]: source {}", mount.destination().display(), source.display());
+        let real = std::fs::canonicalize(&source).with_context(show)?;
+        if is_subpath(&real) {
+            facts.shown_at.insert(real.clone(), seen_at(&real).with_context(show)?);
         }
+        facts.sources.insert(source.clone(), real);
     }
     let process = spec.process().as_ref().and_then(|p| p.selinux_label().clone());
     let files = spec.linux().as_ref().and_then(|l| l.mount_label().clone());

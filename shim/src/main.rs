@@ -20,6 +20,7 @@ mod info;
 mod launcher;
 mod logging;
 mod metrics;
+mod mount_table;
 mod oom;
 mod policy;
 mod process;

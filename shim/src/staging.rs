@@ -1,6 +1,7 @@
-//! What the launcher mounts below the bundle before libcontainer starts: what a container in a user
-//! namespace does not reach by itself, since its root is nobody on the host, and volumes whose
-//! owners are to be mapped, which libcontainer does not do.
+//! What the launcher mounts below the bundle before libcontainer starts: the source of every bind
+//! mount, since libcontainer would follow its path anew, and whoever may write there could have made
+//! it lead elsewhere since it was judged; and the namespaces of a container in a user namespace,
+//! which does not reach them by itself: its root is nobody on the host.
 
 use std::path::Path;
 
@@ -18,16 +19,16 @@ pub(crate) struct Staged {
     pub(crate) users: Option<Owners>,
 }
 
-/// Rewrites a spec so that a container inside of a user namespace finds its volumes and namespaces
-/// below the bundle, and others those volumes whose owners are to be mapped.
+/// Rewrites a spec so that a container finds its volumes below the bundle, and one inside of a user
+/// namespace its namespaces too.
 pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
     let places = places(bundle);
     let mut linux = spec.linux().clone().unwrap_or_default();
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     let mut volumes = Vec::new();
     for (number, mount) in mounts.iter_mut().enumerate() {
+        let Some(source) = mount.source().clone().filter(|_| is_bind(mount)) else { continue };
         let mapped = is_id_mapped(mount);
-        let Some(source) = mount.source().clone().filter(|_| is_bind(mount) && (mapped || inside)) else { continue };
         let mut options = mount.options().clone().unwrap_or_default();
         let has = |option: &str| options.iter().any(|o| o == option);
         let name = number.to_string();
@@ -35,6 +36,7 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
         volumes.push(Volume {
             name,
             source,
+            links: false,
             recursive: has("rbind"),
             owners: mapped.then(|| Owners {
                 uids: lines(given(mount.uid_mappings()).or(linux.uid_mappings().as_ref())),
@@ -60,7 +62,7 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
             (kind, Some(source)) => {
                 let name = kind.to_string();
                 namespace.set_path(Some(places.join(&name)));
-                volumes.push(Volume { name, source, recursive: false, owners: None, map_all: false });
+                volumes.push(Volume { name, source, links: true, recursive: false, owners: None, map_all: false });
             }
             (_, None) => {}
         }
@@ -102,16 +104,26 @@ mod tests {
     }
 
     fn volume(name: &str, source: &str) -> Volume {
-        Volume { name: name.into(), source: source.into(), recursive: false, owners: None, map_all: false }
+        Volume {
+            name: name.into(),
+            source: source.into(),
+            links: false,
+            recursive: false,
+            owners: None,
+            map_all: false,
+        }
     }
 
     #[test]
-    fn a_container_of_the_hosts_users_keeps_its_paths() {
+    fn a_container_of_the_hosts_users_keeps_its_namespaces() {
         let mount = json!({"destination": "/v", "type": "bind", "source": "/srv/v", "options": ["rbind"]});
         let namespaces = json!([{"type": "network", "path": "/run/netns/x"}]);
-        let (spec, staged) = staged(false, mount.clone(), namespaces.clone());
-        assert_eq!(staged, Staged { volumes: vec![], users: None });
-        assert_eq!((&spec["mounts"][1], &spec["linux"]["namespaces"]), (&mount, &namespaces));
+        let (spec, staged) = staged(false, mount, namespaces.clone());
+        let volumes = vec![Volume { recursive: true, ..volume("1", "/srv/v") }];
+        assert_eq!(staged, Staged { volumes, users: None });
+        let left = json!({"destination": "/v", "type": "bind", "source": "/b/mounts/1", "options": ["rbind"]});
+        assert_eq!((&spec["mounts"][1], &spec["linux"]["namespaces"]), (&left, &namespaces));
+        assert_eq!(spec["mounts"][0]["source"], "proc");
     }
 
     #[test]
@@ -142,7 +154,8 @@ mod tests {
         let net = json!({"type": "network", "path": "/run/netns/x"});
         let (spec, made) = staged(true, mount.clone(), json!([{"type": "user"}, net, {"type": "mount"}]));
         let users = Owners { uids: "0 65536 9\n".into(), gids: "0 99999 9\n".into() };
-        let volumes = vec![volume("1", "/srv/v"), volume("net", "/run/netns/x")];
+        let net_volume = Volume { links: true, ..volume("net", "/run/netns/x") };
+        let volumes = vec![volume("1", "/srv/v"), net_volume];
         assert_eq!(made, Staged { volumes: volumes.clone(), users: Some(users) });
         assert_eq!(spec["mounts"][1]["source"], "/b/mounts/1");
         assert_eq!(

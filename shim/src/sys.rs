@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -29,20 +31,32 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// A handle on this program through a read-only mount of its own: nobody who reaches the program
 /// through a process that runs from it can write to it (CVE-2019-5736).
 pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
-    let mount = clone_mount(Path::new("/proc/self/exe"), false)?;
+    let mount = clone_mount(&open_path(Path::new("/proc/self/exe"))?, false)?;
     let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     set_attributes(&mount, &attributes, false)?;
     Ok(mount)
 }
 
-/// A copy of the mount at a path, with those below it or without, that is mounted nowhere:
-/// open_tree(2).
-pub(crate) fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let below = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | below;
-    // SAFETY: the path is NUL terminated.
-    let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+/// A handle on the file at a path, by which it is neither read nor written: `O_PATH` of open(2).
+pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    File::options().read(true).custom_flags(libc::O_PATH).open(path).map(OwnedFd::from)
+}
+
+/// The same, where no part of the path is a symbolic link: openat2(2), Linux 5.6.
+pub(crate) fn open_path_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let file = openat2(libc::AT_FDCWD, path, how)?;
+    // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// A copy of the mount that a file is in, from that file on, with the mounts below it or without,
+/// that is mounted nowhere: open_tree(2).
+pub(crate) fn clone_mount(file: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_EMPTY_PATH | below) as libc::c_uint;
+    // SAFETY: the path is empty and NUL terminated.
+    let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })?;
     // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(mount as i32) })
 }

@@ -20,6 +20,7 @@ crate::tests!(
     a_bundle_may_vanish_once_the_container_is_made,
     neither_the_shim_nor_a_launcher_has_a_second_thread,
     masks_hold_while_the_image_is_being_swapped,
+    a_volume_is_the_one_that_was_judged,
 );
 
 const SHIM: &str = "containerd-shim-hardened-v1";
@@ -169,50 +170,76 @@ fn masks_hold_while_the_image_is_being_swapped(c: &Containerd) -> Result<()> {
         fs::create_dir_all(root.join(name))?;
         let (real, link) = (root.join(name), root.join("swapped"));
         std::os::unix::fs::symlink(target, &link)?;
-        let done = AtomicBool::new(false);
-        let (ran, swapped) = std::thread::scope(|scope| -> Result<(u32, u32)> {
-            let swapper = scope.spawn(|| -> Result<u32> {
-                let mut swaps = 0;
-                while !done.load(Ordering::Relaxed) {
-                    exchange(&real, &link)?;
-                    swaps += 1;
-                    std::thread::sleep(std::time::Duration::from_micros(300));
+        let (ran, swapped) = while_swapped(&real, &link, || {
+            let mut started = 0;
+            for _ in 0..12 {
+                let out = crate::refusals::spec(c, |s| {
+                    s["root"] = json!({"path": root});
+                    s["process"]["args"] = json!(["/bin/hardened-probe"]);
+                })?
+                .run()?;
+                // Not to start is as good.
+                if out.status == 0 {
+                    started += 1;
+                    // Names outside of /proc and /sys mean something else here from one moment to
+                    // the next.
+                    let mut wrong = crate::sandbox::allowed(&out.ok()?.text())?;
+                    wrong.retain(|name, _| {
+                        ["/proc", "/sys", "core_pattern", "modprobe", "memfd_noexec", "sysrq", "uevent"]
+                            .iter()
+                            .any(|n| name.contains(n))
+                    });
+                    ensure!(wrong.is_empty(), "/{name} <-> {target}: {wrong:?}");
                 }
-                Ok(swaps)
-            });
-            let runs = || -> Result<u32> {
-                let mut started = 0;
-                for _ in 0..12 {
-                    let out = crate::refusals::spec(c, |s| {
-                        s["root"] = json!({"path": root});
-                        s["process"]["args"] = json!(["/bin/hardened-probe"]);
-                    })?
-                    .run()?;
-                    // Not to start is as good.
-                    if out.status == 0 {
-                        started += 1;
-                        // Names outside of /proc and /sys mean something else here from one moment
-                        // to the next.
-                        let mut wrong = crate::sandbox::allowed(&out.ok()?.text())?;
-                        wrong.retain(|name, _| {
-                            ["/proc", "/sys", "core_pattern", "modprobe", "memfd_noexec", "sysrq", "uevent"]
-                                .iter()
-                                .any(|n| name.contains(n))
-                        });
-                        ensure!(wrong.is_empty(), "/{name} <-> {target}: {wrong:?}");
-                    }
-                }
-                Ok(started)
-            };
-            let ran = runs();
-            done.store(true, Ordering::Relaxed);
-            let swapped = swapper.join().ok().context("the swapper panicked")??;
-            Ok((ran?, swapped))
+            }
+            Ok(started)
         })?;
         (started, swaps) = (started + ran, swaps + swapped);
         fs::remove_dir_all(&root)?;
     }
     ensure!(started > 0 && swaps > 100, "{started} of 48 started, {swaps} swaps");
     ensure!(host()? == before, "the host's core_pattern changed");
+    Ok(())
+}
+
+/// Does something while two names keep changing places, and counts how often they did.
+fn while_swapped<T>(one: &Path, other: &Path, act: impl FnOnce() -> Result<T>) -> Result<(T, u32)> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| -> Result<u32> {
+            let mut swaps = 0;
+            while !done.load(Ordering::Relaxed) {
+                exchange(one, other)?;
+                swaps += 1;
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+            Ok(swaps)
+        });
+        let acted = act();
+        done.store(true, Ordering::Relaxed);
+        let swaps = swapper.join().ok().context("the swapper panicked")??;
+        Ok((acted?, swaps))
+    })
+}
+
+/// CVE-2021-25741, and the like: somebody who may write beside a volume swaps it for a link to the
+/// node's files, after it was judged and before it is mounted.
+fn a_volume_is_the_one_that_was_judged(c: &Containerd) -> Result<()> {
+    let folder = c.volume()?;
+    let (real, link) = (folder.join("data"), folder.join("link"));
+    fs::create_dir(&real)?;
+    fs::write(real.join("own"), "")?;
+    std::os::unix::fs::symlink("/etc", &link)?;
+    let mount = format!("type=bind,src={},dst=/v,options=rbind:ro", real.display());
+    let ((started, refused), swaps) = while_swapped(&real, &link, || {
+        let (mut started, mut refused) = (0, 0);
+        for _ in 0..30 {
+            let out = c.run(&["--mount", &mount], &["sh", "-c", "ls /v"])?;
+            ensure!(!out.text().contains("passwd"), "the host's /etc was mounted, after {started} and {refused}");
+            if out.status == 0 { started += 1 } else { refused += 1 }
+        }
+        Ok((started, refused))
+    })?;
+    ensure!(started > 0 && refused > 0 && swaps > 100, "{started} started, {refused} refused, {swaps} swaps");
     Ok(())
 }

@@ -31,7 +31,7 @@ fn hardenctl_and_the_node_agree_on_every_manifest(c: &Cri) -> Result<()> {
         let path = manifests(file);
         let mut check = Command::new(hardenctl_path()?);
         let out = run(
-            check.args(["check", "--json", "--policy", "configs/policy.toml"]).arg(&path),
+            check.args(["check", "--json", "--policy"]).args([&repository().join("configs/policy.toml"), &path]),
             b"",
             Duration::from_secs(30),
         )?;

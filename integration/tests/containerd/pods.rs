@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, HANDLER, Pod, container_config, security, with_systemd};
@@ -24,6 +25,8 @@ crate::pod_tests!(
     a_rule_of_the_policy_lets_a_namespace_have_more,
     paths_of_the_host_are_judged,
     volumes_of_the_kubelet_work,
+    a_part_of_the_host_is_not_a_volumes_part,
+    an_image_is_a_volume,
     containerd_does_not_ask_what_is_offered,
     mounts_do_not_propagate_out,
     identity_is_the_pods,
@@ -85,6 +88,28 @@ pub(crate) fn kubelet(c: &Cri, pod: &Pod<'_>, what: &str) -> Result<PathBuf> {
     let folder = c.containerd().home().join("kubelet/pods").join(uid).join(what);
     fs::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+/// What the kubelet mounts for a `subPath`, until it is dropped.
+struct Subpath(PathBuf);
+
+impl Subpath {
+    fn mount(c: &Cri, pod: &Pod<'_>, name: &str, part: &Path) -> Result<Self> {
+        let at = kubelet(c, pod, &format!("volume-subpaths/{name}"))?;
+        if !part.is_dir() {
+            fs::remove_dir(&at)?;
+            fs::write(&at, "")?;
+        }
+        let mounted = Command::new("mount").arg("--bind").args([part, at.as_path()]).status()?;
+        ensure!(mounted.success(), "mount --bind {} {}: {mounted}", part.display(), at.display());
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Subpath {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
 }
 
 fn a_pod_lives_and_leaves_nothing(c: &Cri) -> Result<()> {
@@ -518,7 +543,8 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     let pod = c.pod("volumes")?;
     let disk = kubelet(c, &pod, "volumes/kubernetes.io~empty-dir/disk")?;
     let secret = kubelet(c, &pod, "volumes/kubernetes.io~projected/token")?;
-    let subpath = kubelet(c, &pod, "volume-subpaths/conf/app/0")?;
+    let conf = kubelet(c, &pod, "volumes/kubernetes.io~configmap/conf/..1")?;
+    let subpath = Subpath::mount(c, &pod, "conf/app/0", &conf)?;
     let termination = kubelet(c, &pod, "containers/app")?.join("7e57");
     fs::write(&termination, "")?;
     // The kubelet's atomic writer: ..data leads to a folder of this version.
@@ -531,7 +557,7 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     };
     version("..1", "first")?;
     std::os::unix::fs::symlink("..data/token", secret.join("token"))?;
-    fs::write(subpath.join("app.conf"), "setting")?;
+    fs::write(conf.join("app.conf"), "setting")?;
     let mut config = shell(
         "app",
         "cat /secret/token /conf/app.conf; echo; ! touch /secret/x; ! touch /conf/x; echo kept > /cache/file; \
@@ -540,7 +566,7 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     config.mounts = vec![
         volume(&disk, "/cache", false),
         volume(&secret, "/secret", true),
-        cri::Mount { recursive_read_only: false, ..volume(&subpath, "/conf", true) },
+        cri::Mount { recursive_read_only: false, ..volume(&subpath.0, "/conf", true) },
         volume(&termination, "/dev/termination-log", false),
     ];
     let id = pod.run(config)?;
@@ -550,6 +576,57 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     ensure!(pod.log("app")?.ends_with("swapped"), "{}", pod.log("app")?);
     ensure!(fs::read_to_string(&termination)? == "last words\n");
     ensure!(fs::read_to_string(disk.join("file"))? == "kept\n");
+    pod.remove()
+}
+
+/// A `subPath` of a `hostPath`: the kubelet mounts it below the pod's own folder.
+fn a_part_of_the_host_is_not_a_volumes_part(c: &Cri) -> Result<()> {
+    let pod = c.pod("subpath")?;
+    let data = c.containerd().home().join(c.containerd().id("data"));
+    fs::create_dir_all(&data)?;
+    for (n, part) in ["/etc", "/etc/shadow", "/", "/root", &data.display().to_string()].into_iter().enumerate() {
+        let subpath = Subpath::mount(c, &pod, &format!("host/web/{n}"), Path::new(part))?;
+        let name = format!("c{n}");
+        let mut config = shell(&name, "ls /host");
+        config.mounts = vec![cri::Mount { selinux_relabel: false, ..volume(&subpath.0, "/host", true) }];
+        if Path::new(part) == data {
+            // A folder of nobody's.
+            ensure!(run_in(&pod, config)?.0 == 0);
+            continue;
+        }
+        let words = format!("spec.containers[{name}].volumeMounts[/host]: {part} of the host is mounted");
+        contains(&refused(&pod, config)?, &[&words])?;
+    }
+    // Where nothing is mounted, nobody can tell what it would be.
+    let nothing = kubelet(c, &pod, "volume-subpaths/host/web/9")?;
+    let mut config = shell("nothing", "true");
+    config.mounts = vec![volume(&nothing, "/host", true)];
+    contains(&refused(&pod, config)?, &["volume-subpaths/host/web/9 of the host is mounted"])?;
+    pod.remove()
+}
+
+/// `volumes[].image`, which containerd 2.1 knows, and keeps with all else that is the pod's own.
+fn an_image_is_a_volume(c: &Cri) -> Result<()> {
+    let c = Cri::start_beside(c)?;
+    c.set_policy("default = \"own\"\n[profile.own.host]\nother-paths = \"deny\"\n")?;
+    let pod = c.pod("image")?;
+    let mut config = shell("app", "ls /image/bin/busybox && ! touch /image/x 2>/dev/null && echo read-only");
+    let image = cri::ImageSpec { image: hardened_integration::IMAGE.to_owned(), ..cri::ImageSpec::default() };
+    config.mounts = vec![cri::Mount {
+        container_path: "/image".to_owned(),
+        readonly: true,
+        image: Some(image),
+        ..cri::Mount::default()
+    }];
+    match c.containerd().generation() {
+        Generation::Two => ensure!(run_in(&pod, config)? == (0, "/image/bin/busybox\nread-only".to_owned())),
+        Generation::One => ensure!(pod.create(config).is_err(), "it had no source"),
+    }
+    let data = c.containerd().home().join(c.containerd().id("data"));
+    fs::create_dir_all(&data)?;
+    let mut config = shell("data", "true");
+    config.mounts = vec![volume(&data, "/data", true)];
+    contains(&refused(&pod, config)?, &["of the host is mounted"])?;
     pod.remove()
 }
 

@@ -2,16 +2,17 @@
 //! own, of which the container's is a copy: nothing is ever mounted on the host, and nothing can
 //! be left there.
 //!
-//! A container in a user namespace reaches neither its image's layers nor its volumes by
-//! itself: its root is nobody on the host. So both are mounted for it below the bundle, with their
-//! owners mapped where containerd asks for that.
+//! The sources of its bind mounts are mounted below the bundle first, by a handle on what was judged:
+//! a path could lead elsewhere a moment later. A container in a user namespace reaches neither those
+//! nor its image's layers by itself, since its root is nobody on the host; owners are mapped where
+//! containerd asks for that.
 
 use std::fs::{self, File, Permissions};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
@@ -54,7 +55,7 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
         containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &options, rootfs)
             .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
         if let Some(namespace) = namespace.filter(|_| m.kind != "overlay") {
-            attach(rootfs, rootfs, false, Some((&namespace, false)))?;
+            attach(&open(rootfs)?, rootfs, false, Some((&namespace, false)))?;
         }
     }
     Ok(())
@@ -63,16 +64,17 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
 /// Makes a user namespace, mounted where the container finds it.
 pub(super) fn make_users(bundle: &Path, users: &Owners) -> Result<()> {
     let namespace = user_namespace(users)?;
-    let made = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
-    attach(&made, &place(bundle, USERS)?, false, None)
+    attach(&namespace, &place(bundle, USERS)?, false, None)
 }
 
-/// Mounts what a container in a user namespace is to find.
+/// Mounts what the container is to find below the bundle.
 pub(super) fn mount_volumes(bundle: &Path, volumes: &[Volume]) -> Result<()> {
     for volume in volumes {
         let namespace = volume.owners.as_ref().map(user_namespace).transpose()?;
         let mapped = namespace.as_ref().map(|namespace| (namespace, volume.map_all));
-        attach(&volume.source, &place(bundle, &volume.name)?, volume.recursive, mapped)?;
+        let source = if volume.links { open(&volume.source)? } else { open_judged(&volume.source)? };
+        attach(&source, &place(bundle, &volume.name)?, volume.recursive, mapped)
+            .with_context(|| format!("{}", volume.source.display()))?;
     }
     Ok(())
 }
@@ -105,32 +107,40 @@ fn map_layers(options: &mut [String], namespace: &OwnedFd, bundle: &Path) -> Res
     let mut mapped = Vec::new();
     for (number, layer) in option.trim_start_matches("lowerdir=").split(':').enumerate() {
         let place = place(bundle, &format!("layer-{number}"))?;
-        attach(Path::new(layer), &place, false, Some((namespace, false)))?;
+        attach(&open(Path::new(layer))?, &place, false, Some((namespace, false))).with_context(|| layer.to_owned())?;
         mapped.push(place.display().to_string());
     }
     *option = format!("lowerdir={}", mapped.join(":"));
     Ok(())
 }
 
-/// Mounts once more what is at a path; with the user namespace that its owners are mapped by, and
+fn open(source: &Path) -> Result<OwnedFd> {
+    sys::open_path(source).with_context(|| format!("open {}", source.display()))
+}
+
+/// Opens what was judged at this path, which had no symbolic link in it then.
+fn open_judged(source: &Path) -> Result<OwnedFd> {
+    sys::open_path_without_links(source).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => anyhow!("{}: became a symbolic link after it was judged", source.display()),
+        _ => anyhow!("open {}: {error}", source.display()),
+    })
+}
+
+/// Mounts once more what a handle is on; with the user namespace that its owners are mapped by, and
 /// whether those of all mounts below it are.
-fn attach(source: &Path, place: &Path, recursive: bool, mapped: Option<(&OwnedFd, bool)>) -> Result<()> {
-    let show = source.display();
-    let mount = sys::clone_mount(source, recursive).with_context(|| format!("open {show}"))?;
+fn attach(source: &OwnedFd, place: &Path, recursive: bool, mapped: Option<(&OwnedFd, bool)>) -> Result<()> {
+    let show = place.display();
+    let mount = sys::clone_mount(source, recursive).with_context(|| format!("copy what is for {show}"))?;
     if let Some((namespace, all)) = mapped {
-        sys::map_owners(&mount, namespace, all).with_context(|| {
-            format!("map the owners of {show} (its file system, or this kernel, has no id-mapped mounts)")
-        })?;
+        sys::map_owners(&mount, namespace, all)
+            .context("map the owners (the file system, or this kernel, has no id-mapped mounts)")?;
     }
     if !place.exists() {
-        let made = if fs::metadata(source).is_ok_and(|m| m.is_dir()) {
-            fs::create_dir(place)
-        } else {
-            File::create(place).map(drop)
-        };
-        made.with_context(|| format!("make {}", place.display()))?;
+        let source = File::from(source.try_clone()?).metadata()?;
+        let made = if source.is_dir() { fs::create_dir(place) } else { File::create(place).map(drop) };
+        made.with_context(|| format!("make {show}"))?;
     }
-    sys::attach_mount(&mount, place).with_context(|| format!("mount {show} at {}", place.display()))
+    sys::attach_mount(&mount, place).with_context(|| format!("mount at {show}"))
 }
 
 fn user_namespace(owners: &Owners) -> Result<OwnedFd> {

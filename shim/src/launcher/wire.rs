@@ -42,7 +42,7 @@ pub(crate) enum Task {
         /// Where the root file system is mounted, in a mount namespace of the launcher's own.
         rootfs: PathBuf,
         mounts: Vec<RootfsMount>,
-        /// What the container finds below the bundle, if it has a user namespace.
+        /// What the container finds below the bundle.
         volumes: Vec<Volume>,
         /// Mappings of a user namespace that is to be made, and found below the bundle.
         #[serde(deserialize_with = "Option::deserialize")]
@@ -73,14 +73,16 @@ pub(crate) struct RootfsMount {
     pub(crate) options: Vec<String>,
 }
 
-/// A file or folder of the host that the container's init must find, and does not reach by itself,
-/// or not as it is: the source of a bind mount, or a namespace.
+/// A file or folder of the host that the container finds below the bundle: the source of a bind
+/// mount, or a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Volume {
     /// What it is called below the bundle.
     pub(crate) name: String,
     pub(crate) source: PathBuf,
+    /// Whether the path may have symbolic links in it, as those of namespaces do.
+    pub(crate) links: bool,
     /// Whether mounts below come along.
     pub(crate) recursive: bool,
     #[serde(deserialize_with = "Option::deserialize")]

@@ -2,6 +2,7 @@
 //! decided by them: so the same code judges it here and on the node.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use hardened_sandbox::Facts;
@@ -251,13 +252,13 @@ fn mounts(pod: &PodSpec, container: &Container, privileged: bool) -> Vec<Value> 
 }
 
 fn volume_mount(mount: &VolumeMount, volume: Option<&Volume>) -> Value {
-    let kept = || format!("/var/lib/kubelet/pods/{UID}/volumes/{}", mount.name);
+    let kept = || PathBuf::from(format!("/var/lib/kubelet/pods/{UID}/volumes/{}", mount.name));
     let source = match volume.and_then(|v| v.host_path.as_ref()) {
         // A part of a hostPath is mounted from where the kubelet keeps it for the pod, but it is the
         // host's all the same.
         Some(host) => match &mount.sub_path {
-            Some(sub) => format!("{}/{sub}", host.path.trim_end_matches('/')),
-            None => host.path.clone(),
+            Some(part) => Path::new(&host.path).join(part).components().collect(),
+            None => PathBuf::from(&host.path),
         },
         None => kept(),
     };

@@ -100,8 +100,10 @@ fn the_early_answer_knows_the_paths_of_baseline() {
     };
     let described = BuiltIn::Baseline.sandbox(Arch::X86_64).describe();
     let paths = &described.iter().find(|(key, _)| key == "host paths").unwrap().1;
-    let denied = paths.strip_prefix("denied ").unwrap().split(',').next().unwrap();
-    assert_eq!(list("denied"), denied.split(' ').map(str::to_owned).collect());
+    for (name, word) in [("denied", "denied "), ("readOnly", "read-only ")] {
+        let of_profile = paths.split(", ").find_map(|part| part.strip_prefix(word)).unwrap();
+        assert_eq!(list(name), of_profile.split(' ').map(str::to_owned).collect(), "{name}");
+    }
     let default = hardened_sandbox::capability::CapabilitySet::CONTAINERD_DEFAULT;
     assert_eq!(list("capabilities"), default.names().map(str::to_owned).collect());
 }

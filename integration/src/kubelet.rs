@@ -2,9 +2,10 @@
 //! for a sandbox.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_cri::v1 as cri;
 use serde_json::Value;
 
@@ -14,7 +15,11 @@ use crate::cri::{Cri, container_config, new_users, runtime_default, security};
 ///
 /// # Errors
 /// A folder cannot be made, or the manifest is none.
-pub fn configurations(c: &Cri, pod: &Value) -> Result<(cri::PodSandboxConfig, Vec<cri::ContainerConfig>)> {
+pub fn configurations(
+    c: &Cri,
+    pod: &Value,
+) -> Result<(cri::PodSandboxConfig, Vec<cri::ContainerConfig>, Vec<Subpath>)> {
+    let mut subpaths = Vec::new();
     let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
     let spec = &pod["spec"];
     let mut sandbox = c.pod_config(name);
@@ -39,8 +44,49 @@ pub fn configurations(c: &Cri, pod: &Value) -> Result<(cri::PodSandboxConfig, Ve
     context.namespace_options = Some(namespaces.clone());
     context.privileged = containers().any(|container| is(&container["securityContext"]["privileged"]));
     let made: Result<Vec<_>> =
-        containers().map(|container| of_container(c, &uid, spec, container, &namespaces)).collect();
-    Ok((sandbox, made?))
+        containers().map(|container| of_container(c, &uid, spec, container, &namespaces, &mut subpaths)).collect();
+    Ok((sandbox, made?, subpaths))
+}
+
+/// What the kubelet mounts for a `subPath`, until it is dropped. Read-only: whatever goes wrong with
+/// a test, nobody removes the host's files through it.
+#[derive(Debug)]
+pub struct Subpath(PathBuf);
+
+impl Subpath {
+    /// Mounts a part of a volume.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn mount(part: &Path, at: PathBuf) -> Result<Self> {
+        if part.is_dir() {
+            fs::create_dir_all(&at)?;
+        } else {
+            fs::create_dir_all(at.parent().context("a place")?)?;
+            fs::write(&at, "")?;
+        }
+        let mount = |arguments: &[&str], paths: &[&Path]| -> Result<()> {
+            let status = Command::new("mount").args(arguments).args(paths).status()?;
+            ensure!(status.success(), "mount {arguments:?} {paths:?}: {status}");
+            Ok(())
+        };
+        mount(&["--bind"], &[part, &at])?;
+        let mounted = Self(at);
+        mount(&["-o", "remount,bind,ro"], &[&mounted.0])?;
+        Ok(mounted)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Subpath {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
 }
 
 fn is(value: &Value) -> bool {
@@ -67,6 +113,7 @@ fn of_container(
     spec: &Value,
     container: &Value,
     namespaces: &cri::NamespaceOption,
+    subpaths: &mut Vec<Subpath>,
 ) -> Result<cri::ContainerConfig> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
@@ -76,7 +123,7 @@ fn of_container(
     config.args = texts(&container["args"]);
     config.working_dir = container["workingDir"].as_str().unwrap_or_default().to_owned();
     for mount in container["volumeMounts"].as_array().into_iter().flatten() {
-        config.mounts.push(of_mount(c, uid, spec, mount)?);
+        config.mounts.push(of_mount(c, uid, spec, mount, subpaths)?);
     }
     let (own, pod) = (&container["securityContext"], &spec["securityContext"]);
     let either = |key: &str| if own[key].is_null() { &pod[key] } else { &own[key] };
@@ -109,19 +156,25 @@ fn of_container(
     Ok(config)
 }
 
-fn of_mount(c: &Cri, uid: &str, spec: &Value, mount: &Value) -> Result<cri::Mount> {
+fn of_mount(c: &Cri, uid: &str, spec: &Value, mount: &Value, subpaths: &mut Vec<Subpath>) -> Result<cri::Mount> {
     let name = &mount["name"];
     let volume = spec["volumes"].as_array().into_iter().flatten().find(|v| v["name"] == *name).context("no volume")?;
-    let host_path = match volume["hostPath"]["path"].as_str() {
+    let pod = c.containerd().home().join("kubelet/pods").join(uid);
+    let mut host_path = match volume["hostPath"]["path"].as_str() {
         Some(path) => path.to_owned(),
         None => {
-            let kept = c.containerd().home().join("kubelet/pods").join(uid).join("volumes");
-            let folder = kept.join(name.as_str().unwrap_or_default());
+            let folder = pod.join("volumes").join(name.as_str().unwrap_or_default());
             fs::create_dir_all(&folder)?;
             folder.display().to_string()
         }
     };
     fs::create_dir_all(Path::new(&host_path))?;
+    if let Some(part) = mount["subPath"].as_str() {
+        let at = pod.join("volume-subpaths").join(subpaths.len().to_string());
+        let subpath = Subpath::mount(&Path::new(&host_path).join(part), at)?;
+        host_path = subpath.path().display().to_string();
+        subpaths.push(subpath);
+    }
     Ok(cri::Mount {
         container_path: mount["mountPath"].as_str().unwrap_or_default().to_owned(),
         host_path,

@@ -535,7 +535,7 @@ impl Containerd {
     /// # Errors
     /// It cannot be made.
     pub fn volume(&self) -> Result<PathBuf> {
-        let volume = self.home.join(self.id("volume"));
+        let volume = self.root.join(self.id("volume"));
         fs::create_dir_all(&volume)?;
         share(&volume)?;
         Ok(volume)

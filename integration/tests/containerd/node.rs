@@ -50,7 +50,7 @@ fn hardenctl_and_the_node_agree_on_every_manifest(c: &Cri) -> Result<()> {
 
 fn agree(c: &Cri, pod: &Value, report: &Value) -> Result<usize> {
     let offline = report["containers"].as_array().context("containers")?;
-    let (sandbox, containers) = kubelet::configurations(c, pod)?;
+    let (sandbox, containers, _subpaths) = kubelet::configurations(c, pod)?;
     let made = c.run_pod(sandbox);
     compare(&offline[0], made.as_ref().err())?;
     let Ok(made) = made else { return Ok(1) };

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, HANDLER, Pod, container_config, security, with_systemd};
+use hardened_integration::kubelet::Subpath;
 use hardened_integration::{Generation, STRICT, cgroup_of, eventually, has_cgroup_v2, opens_in};
 use k8s_cri::v1 as cri;
 
@@ -90,26 +90,8 @@ pub(crate) fn kubelet(c: &Cri, pod: &Pod<'_>, what: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// What the kubelet mounts for a `subPath`, until it is dropped.
-struct Subpath(PathBuf);
-
-impl Subpath {
-    fn mount(c: &Cri, pod: &Pod<'_>, name: &str, part: &Path) -> Result<Self> {
-        let at = kubelet(c, pod, &format!("volume-subpaths/{name}"))?;
-        if !part.is_dir() {
-            fs::remove_dir(&at)?;
-            fs::write(&at, "")?;
-        }
-        let mounted = Command::new("mount").arg("--bind").args([part, at.as_path()]).status()?;
-        ensure!(mounted.success(), "mount --bind {} {}: {mounted}", part.display(), at.display());
-        Ok(Self(at))
-    }
-}
-
-impl Drop for Subpath {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
+fn subpath(c: &Cri, pod: &Pod<'_>, name: &str, part: &Path) -> Result<Subpath> {
+    Subpath::mount(part, kubelet(c, pod, "volume-subpaths")?.join(name))
 }
 
 fn a_pod_lives_and_leaves_nothing(c: &Cri) -> Result<()> {
@@ -516,6 +498,10 @@ fn paths_of_the_host_are_judged(c: &Cri) -> Result<()> {
         "/var/lib/kubelet",
         "/usr",
         "/root",
+        "/home",
+        "/opt",
+        "/run/lock",
+        "/var/spool",
     ]
     .into_iter()
     .map(Path::new)
@@ -531,8 +517,7 @@ fn paths_of_the_host_are_judged(c: &Cri) -> Result<()> {
         contains(&refused(&pod, config)?, &[&words, "of the host is mounted"])?;
     }
     // A folder of nobody's is the pod's to have.
-    let data = home.join(c.containerd().id("data"));
-    fs::create_dir_all(&data)?;
+    let data = c.containerd().volume()?;
     let mut config = shell("data", "echo x > /data/x");
     config.mounts = vec![volume(&data, "/data", false)];
     ensure!(run_in(&pod, config)?.0 == 0 && data.join("x").exists());
@@ -544,7 +529,7 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     let disk = kubelet(c, &pod, "volumes/kubernetes.io~empty-dir/disk")?;
     let secret = kubelet(c, &pod, "volumes/kubernetes.io~projected/token")?;
     let conf = kubelet(c, &pod, "volumes/kubernetes.io~configmap/conf/..1")?;
-    let subpath = Subpath::mount(c, &pod, "conf/app/0", &conf)?;
+    let subpath = subpath(c, &pod, "conf/app/0", &conf)?;
     let termination = kubelet(c, &pod, "containers/app")?.join("7e57");
     fs::write(&termination, "")?;
     // The kubelet's atomic writer: ..data leads to a folder of this version.
@@ -566,7 +551,7 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
     config.mounts = vec![
         volume(&disk, "/cache", false),
         volume(&secret, "/secret", true),
-        cri::Mount { recursive_read_only: false, ..volume(&subpath.0, "/conf", true) },
+        cri::Mount { recursive_read_only: false, ..volume(subpath.path(), "/conf", true) },
         volume(&termination, "/dev/termination-log", false),
     ];
     let id = pod.run(config)?;
@@ -582,13 +567,12 @@ fn volumes_of_the_kubelet_work(c: &Cri) -> Result<()> {
 /// A `subPath` of a `hostPath`: the kubelet mounts it below the pod's own folder.
 fn a_part_of_the_host_is_not_a_volumes_part(c: &Cri) -> Result<()> {
     let pod = c.pod("subpath")?;
-    let data = c.containerd().home().join(c.containerd().id("data"));
-    fs::create_dir_all(&data)?;
+    let data = c.containerd().volume()?;
     for (n, part) in ["/etc", "/etc/shadow", "/", "/root", &data.display().to_string()].into_iter().enumerate() {
-        let subpath = Subpath::mount(c, &pod, &format!("host/web/{n}"), Path::new(part))?;
+        let subpath = subpath(c, &pod, &format!("host/web/{n}"), Path::new(part))?;
         let name = format!("c{n}");
         let mut config = shell(&name, "ls /host");
-        config.mounts = vec![cri::Mount { selinux_relabel: false, ..volume(&subpath.0, "/host", true) }];
+        config.mounts = vec![cri::Mount { selinux_relabel: false, ..volume(subpath.path(), "/host", true) }];
         if Path::new(part) == data {
             // A folder of nobody's.
             ensure!(run_in(&pod, config)?.0 == 0);
@@ -622,8 +606,7 @@ fn an_image_is_a_volume(c: &Cri) -> Result<()> {
         Generation::Two => ensure!(run_in(&pod, config)? == (0, "/image/bin/busybox\nread-only".to_owned())),
         Generation::One => ensure!(pod.create(config).is_err(), "it had no source"),
     }
-    let data = c.containerd().home().join(c.containerd().id("data"));
-    fs::create_dir_all(&data)?;
+    let data = c.containerd().volume()?;
     let mut config = shell("data", "true");
     config.mounts = vec![volume(&data, "/data", true)];
     contains(&refused(&pod, config)?, &["of the host is mounted"])?;

@@ -3,36 +3,44 @@
 use crate::policy::Patterns;
 use crate::sandbox::{Access, HostPaths};
 
-/// Folders and sockets whose holder owns the node: its programs and configuration, its kernel's
-/// interfaces, and whatever starts containers or keeps their secrets. With all below, and with
-/// what lies above them (`/`, `/var`, `/run`).
+/// Folders whose holder owns the node: its programs and configuration, its kernel's interfaces, the
+/// state and the sockets of what runs there, its people's homes. With all below, and with what lies
+/// above them (`/`, `/var`).
 const DENIED: &[&str] = &[
     "/bin",
     "/boot",
     "/dev",
+    "/efi",
     "/etc",
+    "/home",
     "/lib",
+    "/lib32",
     "/lib64",
+    "/libx32",
+    "/nix",
+    "/opt",
+    "/ostree",
     "/proc",
     "/root",
-    "/run/containerd",
-    "/run/crio",
-    "/run/dbus",
-    "/run/docker",
-    "/run/docker.sock",
-    "/run/hardened",
-    "/run/k3s",
-    "/run/systemd",
+    "/run",
     "/sbin",
+    "/snap",
     "/sys",
+    "/sysroot",
     "/usr",
-    "/var/lib/containerd",
-    "/var/lib/docker",
-    "/var/lib/etcd",
-    "/var/lib/kubelet",
-    "/var/lib/rancher",
+    "/var/backups",
+    "/var/lib",
     "/var/run",
+    "/var/snap",
+    "/var/spool",
 ];
+
+/// The kubelet hands out what links in there lead to, as root: whoever may write there reads all
+/// files of the node.
+const READ_ONLY: &[&str] = &["/var/log"];
+
+/// Where k3s and RKE2, and the local path provisioner, keep the PersistentVolumes that they make.
+const VOLUMES: &[&str] = &["/opt/local-path-provisioner", "/var/lib/rancher/k3s/storage"];
 
 /// Sysctls that a pod may set: those that Kubernetes calls safe, all namespaced.
 const SAFE_SYSCTLS: &[&str] = &[
@@ -51,7 +59,9 @@ const SAFE_SYSCTLS: &[&str] = &[
 ];
 
 pub(super) fn paths() -> HostPaths {
-    HostPaths { rules: DENIED.iter().map(|path| (path.into(), None)).collect(), other: Some(Access::ReadWrite) }
+    let rules = [(DENIED, None), (READ_ONLY, Some(Access::ReadOnly)), (VOLUMES, Some(Access::ReadWrite))];
+    let rules = rules.iter().flat_map(|(paths, access)| paths.iter().map(|path| (path.into(), *access)));
+    HostPaths { rules: rules.collect(), other: Some(Access::ReadWrite) }
 }
 
 pub(super) fn sysctls() -> Patterns {

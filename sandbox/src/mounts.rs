@@ -37,6 +37,9 @@ const MASKED: &[&str] = &[
 /// Read-only in every container.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// File systems of a container's own. All others show the host's kernel, disks or network.
+const FILE_SYSTEMS: &[&str] = &["cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "tmpfs"];
+
 /// Refuses mounts, propagation and masks that amount to a privileged container, and paths of the
 /// host that are not the pod's to have.
 pub(crate) fn check(
@@ -115,6 +118,13 @@ fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violati
         let field = format!("mounts[{at}]");
         let options = || mount.options().iter().flatten().map(String::as_str);
         let kind = mount.typ().as_deref().unwrap_or_default();
+        if !is_bind(mount) && !FILE_SYSTEMS.contains(&kind) {
+            violations.push(Violation::policy(
+                field.clone(),
+                format!("a file system of type {kind:?} is mounted"),
+                format!("mount it on the host, and that folder here (bind); or one of {}", FILE_SYSTEMS.join(", ")),
+            ));
+        }
         if matches!(kind, "sysfs" | "cgroup" | "cgroup2") && !options().any(|o| o == "ro" || o == "rro") {
             violations.push(Violation::policy(
                 field.clone(),

@@ -38,6 +38,7 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
             source,
             links: false,
             recursive: has("rbind"),
+            slave: ["slave", "rslave", "shared", "rshared"].into_iter().any(has),
             owners: mapped.then(|| Owners {
                 uids: lines(given(mount.uid_mappings()).or(linux.uid_mappings().as_ref())),
                 gids: lines(given(mount.gid_mappings()).or(linux.gid_mappings().as_ref())),
@@ -62,7 +63,15 @@ pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
             (kind, Some(source)) => {
                 let name = kind.to_string();
                 namespace.set_path(Some(places.join(&name)));
-                volumes.push(Volume { name, source, links: true, recursive: false, owners: None, map_all: false });
+                volumes.push(Volume {
+                    name,
+                    source,
+                    links: true,
+                    recursive: false,
+                    slave: false,
+                    owners: None,
+                    map_all: false,
+                });
             }
             (_, None) => {}
         }
@@ -109,6 +118,7 @@ mod tests {
             source: source.into(),
             links: false,
             recursive: false,
+            slave: false,
             owners: None,
             map_all: false,
         }

@@ -69,6 +69,13 @@ pub(crate) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd, all: bool) -> io:
     set_attributes(mount, &attributes, all)
 }
 
+/// Cuts a mount that is mounted nowhere yet, and those below it, off from what is mounted or unmounted
+/// elsewhere: `MS_PRIVATE` of mount_setattr(2).
+pub(crate) fn make_private(mount: &OwnedFd) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attributes(mount, &attributes, true)
+}
+
 fn set_attributes(mount: &OwnedFd, attributes: &libc::mount_attr, all: bool) -> io::Result<()> {
     let below = if all { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is empty and NUL terminated, and the size is that of the attributes.

@@ -98,6 +98,10 @@ fn what_amounts_to_privileged_is_refused(c: &Containerd) -> Result<()> {
         &["mounts[/x]: mounts would propagate"],
     )?;
     refused(c, &["--mount", "type=proc,src=proc,dst=/x,options=rw"], &["mounts[/x]: a second /proc"])?;
+    for kind in ["devtmpfs", "tracefs", "bpf", "overlay"] {
+        let mount = format!("type={kind},src={kind},dst=/x,options=ro");
+        refused(c, &["--mount", &mount], &[&format!("mounts[/x]: a file system of type \"{kind}\" is mounted")])?;
+    }
     refused(c, &["--cwd", "/proc/self/fd/7"], &["process.cwd: /proc/self/fd/7 is inside /proc"])
 }
 

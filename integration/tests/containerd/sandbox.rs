@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
@@ -17,6 +18,7 @@ crate::tests!(
     system_folders_stay_writable_where_a_volume_is_mounted,
     read_only_mounts_stay_read_only,
     recursive_read_only_reaches_the_mounts_below,
+    what_the_host_mounts_later_reaches_a_volume_that_asks_for_it,
     groups_and_umask_are_not_containerds,
     restricted_does_not_execute_from_writable_places,
     exec_cannot_look_into_init,
@@ -237,6 +239,37 @@ fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
         let below = format!("/proc/{}/root/srv/below/x", direct.pid()?);
         ensure!(Path::new(&below).exists() == written, "{options:?}");
         direct.end()?;
+    }
+    Ok(())
+}
+
+/// `mountPropagation: HostToContainer`.
+fn what_the_host_mounts_later_reaches_a_volume_that_asks_for_it(c: &Containerd) -> Result<()> {
+    let volume = c.volume()?;
+    fs::create_dir(volume.join("below"))?;
+    let mount = |arguments: &[&str]| -> Result<()> {
+        let status = Command::new("mount").args(arguments).status()?;
+        ensure!(status.success(), "mount {arguments:?}: {status}");
+        Ok(())
+    };
+    let show = volume.display().to_string();
+    // All of it is unmounted again with this containerd's folder.
+    mount(&["--bind", &show, &show])?;
+    mount(&["--make-shared", &show])?;
+    let start = |propagation: &str| {
+        let option = format!("type=bind,src={show},dst=/srv,options=rbind:{propagation}");
+        c.start_container(&["--mount", &option], &["sleep", "1000"])
+    };
+    let (slave, private) = (start("rslave")?, start("rprivate")?);
+    mount(&["-t", "tmpfs", "t", &format!("{show}/below")])?;
+    fs::write(volume.join("below/later"), "")?;
+    let program = ["ls", "/srv/below/later"];
+    ensure!(slave.exec(&program)?.status == 0, "it was not seen");
+    ensure!(private.exec(&program)?.status != 0, "it was seen where nobody asked for it");
+    private.remove()?;
+    slave.remove()?;
+    for at in [format!("{show}/below"), show] {
+        ensure!(Command::new("umount").arg(&at).status()?.success(), "umount {at}");
     }
     Ok(())
 }

@@ -39,7 +39,7 @@ const DENIED: &[&str] = &[
 /// files of the node.
 const READ_ONLY: &[&str] = &["/var/log"];
 
-/// Where k3s and RKE2, and the local path provisioner, keep the PersistentVolumes that they make.
+/// Where the local path provisioner, by itself and in k3s, keeps the PersistentVolumes that it makes.
 const VOLUMES: &[&str] = &["/opt/local-path-provisioner", "/var/lib/rancher/k3s/storage"];
 
 /// Sysctls that a pod may set: those that Kubernetes calls safe, all namespaced.

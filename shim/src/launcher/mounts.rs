@@ -55,7 +55,7 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
         containerd_shim::mount::mount_rootfs(Some(&m.kind), Some(&m.source), &options, rootfs)
             .with_context(|| format!("mount {} {} at {show}", m.kind, m.source))?;
         if let Some(namespace) = namespace.filter(|_| m.kind != "overlay") {
-            attach(&open(rootfs)?, rootfs, false, Some((&namespace, false)))?;
+            mount_again(&open(rootfs)?, rootfs, Some(&namespace))?;
         }
     }
     Ok(())
@@ -64,19 +64,28 @@ pub(super) fn mount_rootfs(bundle: &Path, rootfs: &Path, mounts: &[RootfsMount])
 /// Makes a user namespace, mounted where the container finds it.
 pub(super) fn make_users(bundle: &Path, users: &Owners) -> Result<()> {
     let namespace = user_namespace(users)?;
-    attach(&namespace, &place(bundle, USERS)?, false, None)
+    mount_again(&namespace, &place(bundle, USERS)?, None)
 }
 
 /// Mounts what the container is to find below the bundle.
 pub(super) fn mount_volumes(bundle: &Path, volumes: &[Volume]) -> Result<()> {
     for volume in volumes {
-        let namespace = volume.owners.as_ref().map(user_namespace).transpose()?;
-        let mapped = namespace.as_ref().map(|namespace| (namespace, volume.map_all));
-        let source = if volume.links { open(&volume.source)? } else { open_judged(&volume.source)? };
-        attach(&source, &place(bundle, &volume.name)?, volume.recursive, mapped)
-            .with_context(|| format!("{}", volume.source.display()))?;
+        mount_volume(bundle, volume).with_context(|| format!("mount {}", volume.source.display()))?;
     }
     Ok(())
+}
+
+fn mount_volume(bundle: &Path, volume: &Volume) -> Result<()> {
+    let source = if volume.links { open(&volume.source)? } else { open_judged(&volume.source)? };
+    let mount = sys::clone_mount(&source, volume.recursive).context("copy the mount")?;
+    if let Some(owners) = &volume.owners {
+        map_owners(&mount, &user_namespace(owners)?, volume.map_all)?;
+    }
+    if !volume.slave {
+        // libcontainer leaves it as it is: it asks for this in the call that binds.
+        sys::make_private(&mount).context("make the mount private")?;
+    }
+    attach(&mount, &place(bundle, &volume.name)?)
 }
 
 /// A place for a volume or a layer, in a folder that is made at its first use: in memory, so it is
@@ -107,7 +116,7 @@ fn map_layers(options: &mut [String], namespace: &OwnedFd, bundle: &Path) -> Res
     let mut mapped = Vec::new();
     for (number, layer) in option.trim_start_matches("lowerdir=").split(':').enumerate() {
         let place = place(bundle, &format!("layer-{number}"))?;
-        attach(&open(Path::new(layer))?, &place, false, Some((namespace, false))).with_context(|| layer.to_owned())?;
+        mount_again(&open(Path::new(layer))?, &place, Some(namespace)).with_context(|| layer.to_owned())?;
         mapped.push(place.display().to_string());
     }
     *option = format!("lowerdir={}", mapped.join(":"));
@@ -121,26 +130,34 @@ fn open(source: &Path) -> Result<OwnedFd> {
 /// Opens what was judged at this path, which had no symbolic link in it then.
 fn open_judged(source: &Path) -> Result<OwnedFd> {
     sys::open_path_without_links(source).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => anyhow!("{}: became a symbolic link after it was judged", source.display()),
-        _ => anyhow!("open {}: {error}", source.display()),
+        Some(libc::ELOOP) => anyhow!("it became a symbolic link after it was judged"),
+        _ => anyhow!(error).context("open it"),
     })
 }
 
-/// Mounts once more what a handle is on; with the user namespace that its owners are mapped by, and
-/// whether those of all mounts below it are.
-fn attach(source: &OwnedFd, place: &Path, recursive: bool, mapped: Option<(&OwnedFd, bool)>) -> Result<()> {
-    let show = place.display();
-    let mount = sys::clone_mount(source, recursive).with_context(|| format!("copy what is for {show}"))?;
-    if let Some((namespace, all)) = mapped {
-        sys::map_owners(&mount, namespace, all)
-            .context("map the owners (the file system, or this kernel, has no id-mapped mounts)")?;
+/// Mounts once more what a handle is on, by itself, with its owners mapped or not.
+fn mount_again(source: &OwnedFd, place: &Path, owners: Option<&OwnedFd>) -> Result<()> {
+    let mount = sys::clone_mount(source, false).with_context(|| format!("copy the mount for {}", place.display()))?;
+    if let Some(namespace) = owners {
+        map_owners(&mount, namespace, false)?;
     }
+    attach(&mount, place)
+}
+
+fn map_owners(mount: &OwnedFd, namespace: &OwnedFd, all: bool) -> Result<()> {
+    sys::map_owners(mount, namespace, all)
+        .context("map the owners (the file system, or this kernel, has no id-mapped mounts)")
+}
+
+/// Mounts a copy at a place, which is made where it is missing.
+fn attach(mount: &OwnedFd, place: &Path) -> Result<()> {
+    let show = place.display();
     if !place.exists() {
-        let source = File::from(source.try_clone()?).metadata()?;
-        let made = if source.is_dir() { fs::create_dir(place) } else { File::create(place).map(drop) };
+        let found = File::from(mount.try_clone()?).metadata().context("look at what is mounted")?;
+        let made = if found.is_dir() { fs::create_dir(place) } else { File::create(place).map(drop) };
         made.with_context(|| format!("make {show}"))?;
     }
-    sys::attach_mount(&mount, place).with_context(|| format!("mount at {show}"))
+    sys::attach_mount(mount, place).with_context(|| format!("mount it at {show}"))
 }
 
 fn user_namespace(owners: &Owners) -> Result<OwnedFd> {

@@ -85,6 +85,8 @@ pub(crate) struct Volume {
     pub(crate) links: bool,
     /// Whether mounts below come along.
     pub(crate) recursive: bool,
+    /// Whether what the host mounts below later does too.
+    pub(crate) slave: bool,
     #[serde(deserialize_with = "Option::deserialize")]
     pub(crate) owners: Option<Owners>,
     /// Whether the owners in the mounts below are mapped too.

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset, RulesetAttr,
@@ -24,6 +24,9 @@ const NEWEST_ABI: u32 = 7;
 /// Entries of one folder that are looked at. An image with more in `/` is not one.
 const MAX_ENTRIES: usize = 4096;
 
+/// Symbolic links on one path, as many as the kernel follows: path_resolution(7).
+const MAX_LINKS: u32 = 40;
+
 /// Entries of `/` that are tried where the container's user may not list it: the Filesystem
 /// Hierarchy Standard's, less the system folders.
 const USUAL: &[&str] =
@@ -33,11 +36,15 @@ pub(super) fn restrict(plan: &LandlockPlan) -> Result<(), Failure> {
     let abi = abi(plan.abi);
     let rights = Rights::of(abi);
     let mut rules = Rules { ruleset: create(plan, abi)?, rights };
-    let resolved = |paths: &[&[PathBuf]]| -> Vec<PathBuf> { paths.concat().iter().map(|p| resolved(p)).collect() };
+    let mut links = Vec::new();
+    let hidden = resolved(&plan.hidden, &mut links);
+    let no_write = resolved(&plan.no_write, &mut links);
+    let no_execute = resolved(&plan.no_execute, &mut Vec::new());
 
-    rules.grant_except(Path::new("/"), rights.read, &resolved(&[&plan.hidden]))?;
-    rules.grant_except(Path::new("/"), rights.execute, &resolved(&[&plan.hidden, &plan.no_execute]))?;
-    let no_write = resolved(&[&plan.hidden, &plan.no_write]);
+    rules.grant_except(Path::new("/"), rights.read, &hidden)?;
+    rules.grant_except(Path::new("/"), rights.execute, &[&hidden[..], &no_execute].concat())?;
+    // A link on the way stays as it is: changed, it would lead the rules of the next exec elsewhere.
+    let no_write = [hidden, no_write, links].concat();
     for name in entries(Path::new("/"))? {
         if !plan.system.contains(&name) && (!plan.read_only || name == "dev") {
             rules.grant_except(&Path::new("/").join(name), rights.write, &no_write)?;
@@ -160,7 +167,7 @@ impl Rules {
     fn grant_mount(&mut self, path: &Path, rights: BitFlags<AccessFs>, except: &[PathBuf]) -> Result<(), Failure> {
         let Some(file) = open(path, 0) else { return Ok(()) };
         let mount = sys::is_mount_root(file.as_fd()).map_err(|e| fail(format!("statx {}", path.display()), &e))?;
-        let real = resolved(path);
+        let real = follow(path, &mut Vec::new());
         match () {
             () if !mount => Ok(()),
             () if except.iter().any(|e| real.starts_with(e)) => Ok(()),
@@ -236,19 +243,73 @@ fn entries(folder: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Where a path of the plan lies in this image, symbolic links followed; also where its last parts
-/// do not exist yet.
-fn resolved(path: &Path) -> PathBuf {
-    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
-        (Ok(real), ..) => real,
-        (Err(_), Some(parent), Some(name)) => resolved(parent).join(name),
-        (Err(_), ..) => path.to_owned(),
+fn resolved(paths: &[PathBuf], links: &mut Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.iter().map(|path| follow(path, links)).collect()
+}
+
+/// Where a path of the plan lies in this image, also where its last parts do not exist yet; and which
+/// symbolic links lead there.
+fn follow(path: &Path, links: &mut Vec<PathBuf>) -> PathBuf {
+    let mut real = PathBuf::from("/");
+    let mut followed = 0;
+    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+    while let Some(path) = rest.pop() {
+        let mut parts = path.components();
+        let Some(part) = parts.next() else { continue };
+        rest.push(parts.as_path().to_owned());
+        match part {
+            Component::RootDir => real = PathBuf::from("/"),
+            Component::ParentDir => drop(real.pop()),
+            Component::CurDir | Component::Prefix(_) => {}
+            Component::Normal(name) => {
+                let next = real.join(name);
+                match std::fs::read_link(&next) {
+                    Ok(target) if followed < MAX_LINKS => {
+                        followed += 1;
+                        rest.push(target);
+                        links.push(next);
+                    }
+                    Ok(_) | Err(_) => real = next,
+                }
+            }
+        }
     }
+    real
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_followed_as_the_kernel_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(dir.path()).unwrap();
+        let at = |name: &str| root.join(name);
+        std::fs::create_dir_all(at("real/deep")).unwrap();
+        for (target, link) in [
+            (root.join("real").as_path(), "absolute"),
+            (Path::new("../absolute/deep"), "real/up"),
+            (Path::new("loop"), "loop"),
+            (Path::new("nowhere/x"), "broken"),
+        ] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        for (path, real, ways) in [
+            ("real/deep", "real/deep", &[][..]),
+            ("absolute/up/x/../y/./z", "real/deep/y/z", &["absolute", "real/up", "absolute"]),
+            ("broken/y", "nowhere/x/y", &["broken"]),
+            ("real/none/../deep", "real/deep", &[]),
+        ] {
+            let mut links = Vec::new();
+            assert_eq!(follow(&at(path), &mut links), at(real), "{path}");
+            assert_eq!(links, ways.iter().map(|way| at(way)).collect::<Vec<_>>(), "{path}");
+            if let Ok(kernels) = std::fs::canonicalize(at(path)) {
+                assert_eq!(kernels, at(real), "{path}");
+            }
+        }
+        assert_eq!(follow(&at("loop"), &mut Vec::new()), at("loop"));
+    }
 
     /// Older kernels' rights on this one: what each ABI grants and denies is the same.
     #[test]

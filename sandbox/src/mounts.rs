@@ -37,6 +37,9 @@ const MASKED: &[&str] = &[
 /// Read-only in every container.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Where systems by OSTree mount the disk of which `/` and `/var` are parts: all is there once more.
+const WHOLE_DISK: &str = "/sysroot";
+
 /// File systems of a container's own. All others show the host's kernel, disks or network.
 const FILE_SYSTEMS: &[&str] = &["cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "tmpfs"];
 
@@ -63,10 +66,7 @@ pub(crate) fn check(
             continue;
         }
         let part = facts.shown_at.get(real);
-        let shown: Vec<&PathBuf> = match part {
-            Some(paths) => paths.iter().filter(|path| !is_subpath(path)).collect(),
-            None => vec![real],
-        };
+        let shown: Vec<&PathBuf> = part.map_or_else(|| vec![real], |paths| outside_of_subpaths(paths));
         if shown.iter().any(|path| is_own(path, identity, facts)) || is_shared_memory(mount, sandbox) {
             continue;
         }
@@ -169,6 +169,13 @@ fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
     let is_kept =
         names.windows(2).any(|pair| own.iter().any(|(folder, id)| pair[0] == *folder && Some(pair[1]) == *id));
     is_kept && !is_subpath(path)
+}
+
+/// Of the paths that show a part of a volume, those that tell what it is.
+fn outside_of_subpaths(paths: &[PathBuf]) -> Vec<&PathBuf> {
+    let (whole, told): (Vec<_>, Vec<_>) =
+        paths.iter().filter(|path| !is_subpath(path)).partition(|path| path.starts_with(WHOLE_DISK));
+    if told.is_empty() { whole } else { told }
 }
 
 /// Whether the kubelet keeps a part of a volume there, for `subPath`: it mounts it anew, also where

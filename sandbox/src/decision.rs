@@ -41,6 +41,9 @@ pub struct Facts {
     /// All paths of the host that show the part of a volume which is at such a place
     /// ([`is_subpath`](crate::is_subpath)).
     pub shown_at: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// Other paths of the host that show what is at a path of the policy's: it may be a link, or
+    /// mounted elsewhere too. For containers with [`foreign_sources`](crate::foreign_sources).
+    pub also_at: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// The container's id: containerd keeps some of its files by it.
     pub container: String,
     /// The runtime handler, for the rules that select by it.

@@ -44,7 +44,7 @@ pub use host::{AppArmor, Host, LEAST_LANDLOCK_ABI};
 pub use identity::{Identity, Kind, handler_of};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
-pub use mounts::{is_bind, is_id_mapped, is_subpath};
+pub use mounts::{foreign_sources, is_bind, is_id_mapped, is_subpath};
 pub use plan::{LockdownPlan, PlanError};
 pub use probe::{apparmor, probe};
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};

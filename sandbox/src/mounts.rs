@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Mount};
+use oci_spec::runtime::{Linux, Mount, Spec};
 
 use crate::decision::Facts;
 use crate::host::Host;
@@ -65,19 +65,10 @@ pub(crate) fn check(
             violations.push(Violation::invalid(format!("mounts[{at}]"), found, "give an absolute path without .."));
             continue;
         }
-        let part = facts.shown_at.get(real);
-        let shown: Vec<&PathBuf> = part.map_or_else(|| vec![real], |paths| outside_of_subpaths(paths));
-        if shown.iter().any(|path| is_own(path, identity, facts)) || is_shared_memory(mount, sandbox) {
+        if is_shared_memory(mount, sandbox) {
             continue;
         }
-        // `None`, not at all, is less than any access. Nobody can tell what it is that is shown nowhere else.
-        let places = shown.into_iter().chain(part.is_none().then_some(source));
-        let (access, place) = places.map(|place| (sandbox.access(place), place)).min().unwrap_or((None, real));
-        let what = if part.is_none() && real != source {
-            format!("{} (which is {})", source.display(), real.display())
-        } else {
-            place.display().to_string()
-        };
+        let Some((access, what)) = judge(source, real, sandbox, identity, facts) else { continue };
         let violation = match access {
             None => Violation::policy(
                 format!("mounts[{at}]"),
@@ -93,6 +84,35 @@ pub(crate) fn check(
         };
         violations.push(violation.of_container(format!("volumeMounts[{at}]")));
     }
+}
+
+/// How the source of a bind mount may be had, and what it is; `None` for what is the pod's own.
+fn judge(
+    source: &PathBuf,
+    real: &PathBuf,
+    sandbox: &Sandbox,
+    identity: &Identity,
+    facts: &Facts,
+) -> Option<(Option<Access>, String)> {
+    let part = facts.shown_at.get(real);
+    let mut places = part.map_or_else(|| vec![real], |paths| outside_of_subpaths(paths));
+    if places.iter().any(|path| is_own(path, identity, facts)) {
+        return None;
+    }
+    places.extend(part.is_none().then_some(source));
+    let names = places.into_iter().flat_map(|place| names_of(place, facts).map(move |name| (place, name)));
+    // `None`, not at all, is less than any access.
+    let Some((place, name)) = names.min_by_key(|(_, name)| sandbox.access(name)) else {
+        // It is shown nowhere else, so nobody can tell what it is.
+        return Some((None, real.display().to_string()));
+    };
+    let asked = if part.is_some() { place } else { source };
+    let what = match () {
+        () if name == *asked => name.display().to_string(),
+        () if name == *place => format!("{} (which is {})", asked.display(), name.display()),
+        () => format!("{} (which shows {})", asked.display(), name.display()),
+    };
+    Some((sandbox.access(&name), what))
 }
 
 fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violation>) {
@@ -169,6 +189,25 @@ fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
     let is_kept =
         names.windows(2).any(|pair| own.iter().any(|(folder, id)| pair[0] == *folder && Some(pair[1]) == *id));
     is_kept && !is_subpath(path)
+}
+
+/// Sources of bind mounts that are not by their path the pod's own, and so are judged by the policy.
+pub fn foreign_sources<'a>(spec: &'a Spec, facts: &'a Facts) -> impl Iterator<Item = &'a PathBuf> {
+    let identity = Identity::from_annotations(spec.annotations().as_ref());
+    let sources = spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).filter_map(|m| m.source().as_ref());
+    sources
+        .map(|source| facts.sources.get(source).unwrap_or(source))
+        .filter(move |real| !is_own(real, &identity, facts))
+}
+
+/// A path of the host, and what else the policy calls it, or calls what lies below it.
+fn names_of<'a>(place: &'a Path, facts: &'a Facts) -> impl Iterator<Item = PathBuf> + 'a {
+    let pairs = facts.also_at.iter().flat_map(|(name, paths)| paths.iter().map(move |path| (name, path)));
+    let others = pairs.filter_map(move |(name, path)| match place.strip_prefix(path) {
+        Ok(below) => Some(name.join(below).components().collect()),
+        Err(_) => path.starts_with(place).then(|| name.clone()),
+    });
+    std::iter::once(place.to_owned()).chain(others)
 }
 
 /// Of the paths that show a part of a volume, those that tell what it is.

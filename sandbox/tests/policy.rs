@@ -167,6 +167,60 @@ fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
     assert!(decide(spec(|s| bind(s, subpath, &["ro"])), &policy, &Host::assumed(), &Facts::default()).is_err());
 }
 
+/// Nodes have `/var/lib/containerd` on another disk, by a link or a bind mount.
+#[test]
+fn what_the_policy_names_is_known_by_its_other_paths_too() {
+    let policy = parse(&["default = \"www\"\n[profile.www.host.paths]\n\"/srv/www\" = \"read-write\"\n\
+                          \"/srv\" = \"deny\"\n"])
+    .unwrap();
+    assert!(policy.host_paths().contains(std::path::Path::new("/srv/www")));
+    let facts = Facts {
+        also_at: [
+            ("/var/lib/containerd".into(), vec!["/disk/containerd".into()]),
+            ("/srv".into(), vec!["/disk/srv".into(), "/exports".into()]),
+            ("/boot".into(), vec![]),
+        ]
+        .into(),
+        ..Facts::default()
+    };
+    let ask = |source: &str| {
+        let decided = decide(spec(|s| bind(s, source, &["rw"])), &policy, &Host::assumed(), &facts);
+        decided.map(drop).map_err(|refusal| refusal.to_string())
+    };
+    for allowed in ["/disk/other", "/diskette", "/data", "/exports/www/a", "/disk/srv/www", "/srv/www"] {
+        assert_eq!(ask(allowed), Ok(()), "{allowed}");
+    }
+    for (source, words) in [
+        ("/disk/containerd", "/disk/containerd (which shows /var/lib/containerd) of the host is mounted"),
+        ("/disk/containerd/x", "/disk/containerd/x (which shows /var/lib/containerd/x) of the host is mounted"),
+        ("/disk", "/disk (which shows /"),
+        ("/exports/wwx", "/exports/wwx (which shows /srv/wwx) of the host is mounted"),
+        ("/boot/x", ": /boot/x of the host is mounted"),
+    ] {
+        let refusal = ask(source).unwrap_err();
+        assert!(refusal.contains(words), "{source}: {refusal}");
+    }
+}
+
+#[test]
+fn what_leads_out_of_a_pods_own_folder_is_not_the_pods() {
+    let link = "/var/lib/kubelet/pods/0aa-1/volumes/link";
+    let ask = |real: &str| {
+        let facts = Facts { sources: [(link.into(), real.into())].into(), ..Facts::default() };
+        let spec = spec(|s| bind(s, link, &["ro"]));
+        let foreign = hardened_sandbox::foreign_sources(&spec, &facts).count() - foreign_of_containerd();
+        (decide(spec.clone(), &parse(&[""]).unwrap(), &Host::assumed(), &facts).is_ok(), foreign)
+    };
+    assert_eq!(ask("/etc"), (false, 1));
+    assert_eq!(ask("/var/lib/kubelet/pods/0bb-2/volumes/x"), (false, 1));
+    assert_eq!(ask("/var/lib/kubelet/pods/0aa-1/volumes/x"), (true, 0));
+}
+
+/// Sources in the spec that all tests start from.
+fn foreign_of_containerd() -> usize {
+    hardened_sandbox::foreign_sources(&spec(|_| {}), &Facts::default()).count()
+}
+
 #[test]
 fn a_source_must_be_a_plain_path() {
     for source in ["etc", "/data/../etc", "../etc"] {

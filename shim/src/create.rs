@@ -43,11 +43,12 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     }
     let bundle = Path::new(&request.bundle);
     let mut spec = read_spec(bundle)?;
-    let facts = host::facts(&spec, &request.id)?;
+    let mut facts = host::facts(&spec, &request.id)?;
     place(&mut spec, bundle, &shim.namespace, &request.id)?;
 
     // Read anew each time: a change is for the containers that come after it.
     let policy = policy::load(request.options.as_ref())?;
+    host::look_at_paths(&mut facts, &spec, &policy)?;
     // Profiles of AppArmor may have been loaded since.
     let host = Host { apparmor: hardened_sandbox::apparmor(), ..shim.host.clone() };
     let admission = decide(spec, &policy, &host, &facts)?;

@@ -4,10 +4,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
-use hardened_sandbox::{Facts, handler_of, is_bind, is_subpath};
+use hardened_sandbox::policy::Policy;
+use hardened_sandbox::{Facts, foreign_sources, handler_of, is_bind, is_subpath};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
-use crate::mount_table::seen_at;
+use crate::mount_table::MountTable;
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -25,7 +26,7 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
         let show = || format!("config.json: mounts[{}]: source {}", mount.destination().display(), source.display());
         let real = std::fs::canonicalize(&source).with_context(show)?;
         if is_subpath(&real) {
-            facts.shown_at.insert(real.clone(), seen_at(&real).with_context(show)?);
+            facts.shown_at.insert(real.clone(), MountTable::read()?.seen_at(&real).with_context(show)?);
         }
         facts.sources.insert(source.clone(), real);
     }
@@ -43,6 +44,26 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// By which other paths the host shows what the policy has rules for, where a source is judged by
+/// those.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub(crate) fn look_at_paths(facts: &mut Facts, spec: &Spec, policy: &Policy) -> anyhow::Result<()> {
+    if foreign_sources(spec, facts).next().is_none() {
+        return Ok(());
+    }
+    let table = MountTable::read()?;
+    for path in policy.host_paths() {
+        // What is not there is seen nowhere.
+        let Ok(real) = std::fs::canonicalize(path) else { continue };
+        let mut others = table.seen_at(&real)?;
+        others.retain(|other| other != path);
+        facts.also_at.insert(path.to_owned(), others);
+    }
+    Ok(())
 }
 
 /// The runtime handler, which `start` has passed on by this program's name.

@@ -9,18 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::sys;
 
-/// Every path by which this mount namespace sees what is at a path, that one among them: where the
-/// file lies in its file system, and wherever a part of that file system is mounted which has it.
-pub(crate) fn seen_at(path: &Path) -> Result<Vec<PathBuf>> {
-    let show = path.display();
-    let file = sys::open_path_without_links(path).with_context(|| format!("open {show}"))?;
-    let read = |name: &str| std::fs::read(name).with_context(|| format!("read {name}"));
-    let info = read(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-    let info = String::from_utf8_lossy(&info);
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).context("no mnt_id in fdinfo")?;
-    aliases(&read("/proc/self/mountinfo")?, mount.trim(), path)
-        .with_context(|| format!("{show}: mount {mount} is not in /proc/self/mountinfo"))
-}
+/// The mounts of this mount namespace.
+#[derive(Debug)]
+pub(crate) struct MountTable(Vec<Mount>);
 
 /// A mount: proc_pid_mountinfo(5).
 #[derive(Debug)]
@@ -32,8 +23,37 @@ struct Mount {
     point: PathBuf,
 }
 
+impl MountTable {
+    pub(crate) fn read() -> Result<Self> {
+        Ok(Self::parse(&read("/proc/self/mountinfo")?))
+    }
+
+    fn parse(table: &[u8]) -> Self {
+        Self(table.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
+    }
+
+    /// Every path by which what is at a path is seen, that one among them: where the file lies in its
+    /// file system, and wherever a part of that file system is mounted which has it.
+    pub(crate) fn seen_at(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let show = path.display();
+        let file = sys::open_path_without_links(path).with_context(|| format!("open {show}"))?;
+        let info = read(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+        let info = String::from_utf8_lossy(&info);
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).context("no mnt_id in fdinfo")?.trim();
+        self.aliases(mount, path).with_context(|| format!("{show}: mount {mount} is not in /proc/self/mountinfo"))
+    }
+
+    /// Paths that show what is at `path` in the mount of that id.
+    fn aliases(&self, id: &str, path: &Path) -> Option<Vec<PathBuf>> {
+        let own = self.0.iter().find(|mount| mount.id == id.as_bytes())?;
+        let file = join(&own.root, path.strip_prefix(&own.point).ok()?);
+        let same = self.0.iter().filter(|mount| mount.device == own.device);
+        Some(same.filter_map(|mount| Some(join(&mount.point, file.strip_prefix(&mount.root).ok()?))).collect())
+    }
+}
+
 impl Mount {
-    fn read(line: &[u8]) -> Option<Self> {
+    fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = fields.next()?.to_owned();
         let device = fields.nth(1)?.to_owned();
@@ -41,13 +61,8 @@ impl Mount {
     }
 }
 
-/// Paths that show what is at `path` in the mount of that id.
-fn aliases(table: &[u8], id: &str, path: &Path) -> Option<Vec<PathBuf>> {
-    let mounts: Vec<Mount> = table.split(|byte| *byte == b'\n').filter_map(Mount::read).collect();
-    let own = mounts.iter().find(|mount| mount.id == id.as_bytes())?;
-    let file = join(&own.root, path.strip_prefix(&own.point).ok()?);
-    let same = mounts.iter().filter(|mount| mount.device == own.device);
-    Some(same.filter_map(|mount| Some(join(&mount.point, file.strip_prefix(&mount.root).ok()?))).collect())
+fn read(name: &str) -> Result<Vec<u8>> {
+    std::fs::read(name).with_context(|| format!("read {name}"))
 }
 
 /// As [`Path::join`], but for nothing, which would add a slash.
@@ -91,7 +106,7 @@ mod tests {
     #[test]
     fn what_a_subpath_shows_is_found_by_its_file_system() {
         let of = |id: &str, path: &str| -> Vec<String> {
-            let found = aliases(TABLE, id, Path::new(path)).unwrap_or_default();
+            let found = MountTable::parse(TABLE).aliases(id, Path::new(path)).unwrap_or_default();
             found.iter().map(|path| path.display().to_string()).collect()
         };
         let subpath = |n: u32| format!("/var/lib/kubelet/pods/0aa/volume-subpaths/v/web/{n}");
@@ -105,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn every_path_of_a_bind_mount_is_found() {
-        // This machine's own table.
-        let found = seen_at(Path::new("/proc/self")).map(drop).unwrap_err();
+    fn this_machines_own_table_is_read() {
+        let table = MountTable::read().unwrap();
+        let found = table.seen_at(Path::new("/proc/self")).unwrap_err();
         assert!(format!("{found:#}").contains("open /proc/self"), "{found:#}");
-        assert!(seen_at(Path::new("/proc/version")).unwrap().contains(&"/proc/version".into()));
+        assert!(table.seen_at(Path::new("/proc/version")).unwrap().contains(&"/proc/version".into()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::{
@@ -15,6 +16,7 @@ crate::tests!(
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
     a_rule_tells_runtime_handlers_apart,
+    paths_of_the_host_are_known_by_their_other_names,
     a_device_of_the_profile_can_be_used_and_no_other,
     the_cgroup_denies_devices_that_are_not_given,
     privileged_is_let_through_by_rule_alone,
@@ -250,6 +252,41 @@ fn a_rule_tells_runtime_handlers_apart(c: &Containerd) -> Result<()> {
     folder.run(&[], &program)?.ok()?;
     let out = c.run_under(&format!("io.containerd.{STRICT}.v1"), &folder.options(&[])?, &program, b"")?;
     ensure!(out.status != 0 && out.stderr.contains("mkdir"), "{out:?}");
+    Ok(())
+}
+
+/// A folder that the policy names may be a link, or mounted elsewhere too.
+fn paths_of_the_host_are_known_by_their_other_names(c: &Containerd) -> Result<()> {
+    let volume = c.volume()?;
+    let at = |name: &str| volume.join(name).display().to_string();
+    for name in ["disk/engine", "disk/engines", "named", "free"] {
+        fs::create_dir_all(volume.join(name))?;
+    }
+    std::os::unix::fs::symlink(at("disk/engine"), at("link"))?;
+    // It is unmounted again with this containerd's folder.
+    ensure!(Command::new("mount").args(["--bind", &at("disk/engines"), &at("named")]).status()?.success());
+    let folder = policy(
+        c,
+        &format!(
+            "default = \"x\"\n[profile.x.host.paths]\n{:?} = \"deny\"\n{:?} = \"deny\"\n",
+            at("link"),
+            at("named")
+        ),
+    )?;
+    let run = |name: &str| {
+        let mount = format!("type=bind,src={},dst=/srv,options=rbind:ro", at(name));
+        folder.run(&["--mount", &mount], &["true"])
+    };
+    run("free")?.ok()?;
+    for (name, shows) in [("disk/engine", "link"), ("disk/engines", "named"), ("disk", "")] {
+        let out = run(name)?;
+        let words = format!("{} (which shows {}", at(name), at(shows));
+        ensure!(out.status != 0 && out.stderr.contains(&words), "{name}: {out:?}");
+    }
+    for name in ["link", "named", "."] {
+        ensure!(run(name)?.stderr.contains("of the host is mounted"), "{name}");
+    }
+    ensure!(Command::new("umount").arg(at("named")).status()?.success());
     Ok(())
 }
 

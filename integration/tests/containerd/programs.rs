@@ -107,7 +107,7 @@ fn nginx_serves_a_page(c: &Containerd) -> Result<()> {
     nginx.ask("nginx -s reload")?;
     nginx.expect("curl -sfI http://127.0.0.1/", "Server: nginx")?;
     drop(nginx);
-    let config = c.home().join(c.id("nginx.conf"));
+    let config = c.volume()?.join("nginx.conf");
     let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|p| format!("{p}_temp_path /tmp/{p};"));
     write(
         &config,

@@ -9,7 +9,7 @@ pub mod load;
 mod pattern;
 mod rule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -311,6 +311,12 @@ impl Policy {
         #[expect(clippy::expect_used, reason = "a policy without it is never made")]
         let profile = self.profile(name).expect("a checked profile");
         Choice { profile, rule }
+    }
+
+    /// Paths of the host that a profile has a rule for.
+    pub fn host_paths(&self) -> BTreeSet<&Path> {
+        let all = self.profiles.values().flat_map(|profile| &profile.sandbox.host_paths);
+        all.flat_map(|paths| paths.rules.keys().map(PathBuf::as_path)).collect()
     }
 
     /// Namespaces of the host that some container of the pod could be given: its sandbox, which

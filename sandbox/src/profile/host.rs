@@ -4,8 +4,9 @@ use crate::policy::Patterns;
 use crate::sandbox::{Access, HostPaths};
 
 /// Folders whose holder owns the node: its programs and configuration, its kernel's interfaces, the
-/// state and the sockets of what runs there, its people's homes. With all below, and with what lies
-/// above them (`/`, `/var`).
+/// state and the sockets of what runs there, its people's homes and sessions. With all below, and
+/// with what lies above them (`/`, `/var`). Some stand below others: they are often links, or mounted
+/// from another disk, and so are known by that path too.
 const DENIED: &[&str] = &[
     "/bin",
     "/boot",
@@ -27,20 +28,31 @@ const DENIED: &[&str] = &[
     "/snap",
     "/sys",
     "/sysroot",
+    "/tmp",
     "/usr",
+    "/usr/local",
     "/var/backups",
     "/var/lib",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/opt",
     "/var/run",
     "/var/snap",
     "/var/spool",
+    "/var/tmp",
 ];
 
 /// The kubelet hands out what links in there lead to, as root: whoever may write there reads all
 /// files of the node.
 const READ_ONLY: &[&str] = &["/var/log"];
 
-/// Where the local path provisioner, by itself and in k3s, keeps the PersistentVolumes that it makes.
-const VOLUMES: &[&str] = &["/opt/local-path-provisioner", "/var/lib/rancher/k3s/storage"];
+/// Where the local path provisioner, by itself and in k3s, and minikube's keep the PersistentVolumes
+/// that they make.
+const VOLUMES: &[&str] = &["/opt/local-path-provisioner", "/tmp/hostpath-provisioner", "/var/lib/rancher/k3s/storage"];
 
 /// Sysctls that a pod may set: those that Kubernetes calls safe, all namespaced.
 const SAFE_SYSCTLS: &[&str] = &[

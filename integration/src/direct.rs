@@ -29,6 +29,7 @@ pub struct Direct<'a> {
     bundle: PathBuf,
     /// Where a shim logs to: somebody must have it open. A pipe holds all that a test makes it say.
     log: fs::File,
+    stdout: String,
     /// Once it is started.
     client: Option<TaskClient>,
 }
@@ -64,7 +65,7 @@ impl<'a> Direct<'a> {
         // SAFETY: the path is NUL terminated.
         ensure!(unsafe { libc::mkfifo(log.as_ptr(), 0o600) } == 0, "mkfifo: {}", std::io::Error::last_os_error());
         let log = fs::File::options().read(true).write(true).open(bundle.join("log"))?;
-        let mut direct = Self { containerd, binary, wrapper, id, bundle, log, client: None };
+        let mut direct = Self { containerd, binary, wrapper, id, bundle, log, stdout: String::new(), client: None };
         let answer = run(&mut direct.command("start"), b"", Duration::from_secs(20))?.ok()?;
         let answer: serde_json::Value = serde_json::from_slice(&answer.stdout)?;
         let address = answer["address"].as_str().context("no address")?;
@@ -113,6 +114,11 @@ impl<'a> Direct<'a> {
         &self.bundle
     }
 
+    /// Gives the container a fifo for its output.
+    pub fn set_stdout(&mut self, fifo: &Path) {
+        self.stdout = fifo.display().to_string();
+    }
+
     /// Create, and nothing else.
     ///
     /// # Errors
@@ -134,6 +140,7 @@ impl<'a> Direct<'a> {
             id: self.id.clone(),
             bundle: self.bundle.display().to_string(),
             rootfs: vec![rootfs],
+            stdout: self.stdout.clone(),
             options: MessageField::from_option(options),
             ..CreateTaskRequest::default()
         };

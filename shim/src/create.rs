@@ -22,7 +22,7 @@ use crate::process::Process;
 use crate::service::Shim;
 use crate::staging::{Staged, stage};
 use crate::state::{self, Record, StateDir};
-use crate::stdio::{Console, Io, Streams};
+use crate::stdio::{Console, Io, Streams, await_readers};
 use crate::{host, id, policy, sys};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
@@ -263,6 +263,7 @@ pub(crate) async fn launch_with_streams(
     let tag = launcher::tag(&shim.namespace, &message.id);
     let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
     let (uid, gid) = admission.user_namespace().map_or((uid, gid), |namespace| namespace.host_user(uid, gid));
+    let _readers = await_readers(streams).await;
     if !streams.terminal {
         let (io, ends) = Io::pipes(streams, uid, gid)?;
         let launched = launcher::launch(&shim.program, &shim.reaper, &tag, &message, Some(ends)).await?;

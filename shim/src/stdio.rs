@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 
 use crate::fault::{Fault, Result};
 use crate::sys;
@@ -28,6 +29,10 @@ const CHUNK: usize = 32 * 1024;
 
 /// How long Delete waits for readers to take what is left, as containerd's runc shim does.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a start waits for the readers of its output, which open it while the request is on its
+/// way. A program that ends sooner would have written for nobody.
+const READERS: Duration = Duration::from_secs(1);
 
 /// How long the runtime may take to hand over a terminal.
 const CONSOLE: Duration = Duration::from_secs(10);
@@ -64,6 +69,27 @@ fn parse(field: &str, uri: &str) -> Result<Target> {
         "file" => Ok(Target::File(path)),
         _ => Err(bad("is a scheme that is not supported")),
     }
+}
+
+/// Waits until somebody reads each fifo for output. What comes back keeps readers from seeing the end
+/// before the streams are open.
+pub(crate) async fn await_readers(streams: &Streams) -> Vec<File> {
+    let deadline = Instant::now() + READERS;
+    let mut writers = Vec::new();
+    for uri in [&streams.stdout, &streams.stderr] {
+        // What is wrong with it is told when it is opened for good.
+        let Ok(Target::Fifo(path)) = parse("", uri) else { continue };
+        loop {
+            match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+                Ok(writer) => break writers.push(writer),
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    writers
 }
 
 /// The shim's side of the streams of one process.

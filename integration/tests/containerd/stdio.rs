@@ -1,9 +1,13 @@
 //! Standard streams and terminals.
 
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, HARDENED, IMAGE, eventually, run};
 
 crate::tests!(
@@ -14,6 +18,7 @@ crate::tests!(
     a_slow_reader_gets_everything,
     output_goes_to_a_file,
     dev_stdout_can_be_opened_again,
+    output_waits_for_its_reader,
     a_container_without_streams_runs,
     the_hosts_dev_null_keeps_its_owner,
     a_terminal_has_the_callers_size,
@@ -90,6 +95,31 @@ fn dev_stdout_can_be_opened_again(c: &Containerd) -> Result<()> {
         let out = c.run(&["--user", user], &["sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr"])?.ok()?;
         ensure!(out.text() == "out" && out.stderr.contains("err"), "as {user}: {out:?}");
     }
+    Ok(())
+}
+
+/// A client opens its end while the request is on its way, and on a busy node after it.
+fn output_waits_for_its_reader(c: &Containerd) -> Result<()> {
+    let fifo = c.home().join(c.id("late"));
+    let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+    config["process"]["args"] = serde_json::json!(["/bin/echo", "early"]);
+    config["process"]["terminal"] = serde_json::json!(false);
+    ensure!(Command::new("mkfifo").arg(&fifo).status()?.success());
+    let mut direct = Direct::start(c, "containerd-shim-hardened-v1", &config)?;
+    direct.set_stdout(&fifo);
+    let read = std::thread::scope(|scope| -> Result<String> {
+        let reader = scope.spawn(|| -> Result<String> {
+            std::thread::sleep(Duration::from_millis(300));
+            let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo)?;
+            let mut text = String::new();
+            eventually("it is written", || file.read_to_string(&mut text).is_ok_and(|_| text == "early\n"))?;
+            Ok(text)
+        });
+        direct.create_and_start(None)?;
+        reader.join().ok().context("the reader panicked")?
+    });
+    direct.give_up()?;
+    ensure!(read? == "early\n");
     Ok(())
 }
 

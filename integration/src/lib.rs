@@ -66,6 +66,11 @@ fn test_root() -> PathBuf {
     std::env::var_os("HARDENED_TEST_ROOT").map_or_else(|| repository().join("target/integration"), PathBuf::from)
 }
 
+/// Where volumes are: somewhere on the host that is nobody's. The repository may be in a home.
+fn volumes_root() -> PathBuf {
+    std::env::var_os("HARDENED_TEST_ROOT").map_or_else(|| PathBuf::from("/srv"), PathBuf::from)
+}
+
 /// How much longer than usual things may take: `HARDENED_PATIENCE` times.
 fn patience() -> u32 {
     std::env::var("HARDENED_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
@@ -186,6 +191,8 @@ pub struct Containerd {
     purpose: Use,
     home: PathBuf,
     root: PathBuf,
+    /// Volumes of containers.
+    volumes: PathBuf,
     namespace: String,
     child: Mutex<Option<Child>>,
     counter: AtomicU32,
@@ -238,6 +245,7 @@ impl Containerd {
             // Of its own, since /run/hardened and cgroups are the machine's.
             namespace: format!("test{name}"),
             root: test_root().join(format!("root-{name}")),
+            volumes: volumes_root().join(format!("hardened-test-{name}")),
             child: Mutex::new(None),
             counter: AtomicU32::new(0),
             rootfs: Mutex::new(()),
@@ -535,7 +543,7 @@ impl Containerd {
     /// # Errors
     /// It cannot be made.
     pub fn volume(&self) -> Result<PathBuf> {
-        let volume = self.root.join(self.id("volume"));
+        let volume = self.volumes.join(self.id("volume"));
         fs::create_dir_all(&volume)?;
         share(&volume)?;
         Ok(volume)
@@ -758,7 +766,7 @@ impl Drop for Containerd {
             }
             for line in fs::read_to_string("/proc/self/mounts")?.lines().rev() {
                 let at = line.split(' ').nth(1).unwrap_or_default();
-                if Path::new(at).starts_with(&self.home) || Path::new(at).starts_with(&self.root) {
+                if [&self.home, &self.root, &self.volumes].iter().any(|folder| Path::new(at).starts_with(folder)) {
                     Command::new("umount").args(["-l", at]).status()?;
                 }
             }
@@ -767,6 +775,9 @@ impl Drop for Containerd {
         report("tear down containerd", all());
         if std::env::var_os("HARDENED_KEEP").is_none() {
             report("remove its root", fs::remove_dir_all(&self.root).map_err(Into::into));
+            if self.volumes.exists() {
+                report("remove its volumes", fs::remove_dir_all(&self.volumes).map_err(Into::into));
+            }
             report("remove its folder", fs::remove_dir_all(&self.home).map_err(Into::into));
         }
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {

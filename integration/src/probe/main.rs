@@ -97,6 +97,7 @@ fn main() {
         Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),
         _ => {}
     }
+    tries::is_init();
     let mut out = std::io::stdout();
     for t in tries::all().iter().filter(|t| wanted.is_empty() || wanted.iter().any(|w| w == t.name || w == "--list")) {
         if wanted.first().map(String::as_str) == Some("--list") {

@@ -1,6 +1,7 @@
 //! The tries. One line each; the helpers are below.
 
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use crate::{Outcome, Try, errno};
 
@@ -229,9 +230,13 @@ fn open_rw(path: &'static CStr) -> Outcome {
 }
 
 /// Whether pid 1 is this very program: then its files are our own.
-fn is_init() -> bool {
+///
+/// Found out before anything is tried: somebody may be swapping `/proc` by then.
+pub(crate) fn is_init() -> bool {
+    static IS_INIT: OnceLock<bool> = OnceLock::new();
     let of = |path| std::fs::read_link(path).ok();
-    of("/proc/1/exe").is_some() && of("/proc/1/exe") == of("/proc/self/exe")
+    let same = || of("/proc/1/exe").is_some() && of("/proc/1/exe") == of("/proc/self/exe");
+    *IS_INIT.get_or_init(|| std::process::id() == 1 || same())
 }
 
 /// Writing to a program that runs answers ETXTBSY, which is a matter of luck and no sandbox.

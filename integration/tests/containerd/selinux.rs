@@ -78,8 +78,7 @@ fn labels_that_a_pod_may_not_have_are_refused(c: &Containerd) -> Result<()> {
 }
 
 fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
-    let folder = c.root().join(c.id("labelled"));
-    fs::create_dir(&folder)?;
+    let folder = c.volume()?;
     fs::write(folder.join("secret"), "of c7,c8")?;
     for path in [folder.clone(), folder.join("secret")] {
         label_file(&path, "system_u:object_r:container_file_t:s0:c7,c8")?;

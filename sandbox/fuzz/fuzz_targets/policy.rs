@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 
 const SPEC: &str = include_str!("../corpus/decide/containerd-default.json");
 
-/// The input: a policy, and annotations as `number value` lines behind a line `---`.
+// The input: a policy, and annotations as `number value` lines behind a line `---`.
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (policy, wishes) = text.split_once("\n---\n").unwrap_or((text, ""));
@@ -42,7 +42,8 @@ fuzz_target!(|data: &[u8]| {
     let Ok(alone) = judge(alone) else { return };
     assert!(wished.plan().capabilities.bounding.is_subset(alone.plan().capabilities.bounding));
     for (_, number) in arch.calls().step_by(7) {
-        let allows = |admission: &hardened_sandbox::Admission| admission.sandbox().filter().decide(number, &[0; 6]).allows();
+        let allows =
+            |admission: &hardened_sandbox::Admission| admission.sandbox().filter().decide(number, &[0; 6]).allows();
         assert!(!allows(&wished) || allows(&alone));
     }
 });

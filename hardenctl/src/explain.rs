@@ -18,15 +18,14 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
     let policy = policy::read(policy)?;
     let mut all = Vec::new();
     for object in manifest::read(&[file.to_owned()])? {
-        let mut facts = Facts::default();
-        let specs: Vec<(String, Spec)> = match &object.content {
-            Content::Class(_) | Content::Other => Vec::new(),
-            Content::Oci(spec) => vec![("container".to_owned(), (**spec).clone())],
+        let (facts, specs): (Facts, Vec<(String, Spec)>) = match &object.content {
+            Content::Class(_) | Content::Other => continue,
+            Content::Oci(spec) => (Facts::default(), vec![("container".to_owned(), (**spec).clone())]),
             Content::Pod { metadata, spec, handler } => {
-                facts = pod::facts(handler);
                 let namespace = object.namespace.as_deref().unwrap_or(namespace);
                 let containers = pod::containers(namespace, &object.name, metadata, spec)?;
-                containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect()
+                let specs = containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect();
+                (pod::facts(handler), specs)
             }
         };
         for (what, spec) in specs {

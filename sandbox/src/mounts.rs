@@ -94,25 +94,26 @@ fn judge(
     identity: &Identity,
     facts: &Facts,
 ) -> Option<(Option<Access>, String)> {
-    let part = facts.shown_at.get(real);
-    let mut places = part.map_or_else(|| vec![real], |paths| outside_of_subpaths(paths));
+    let mut places = places_of(real, facts);
     if places.iter().any(|path| is_own(path, identity, facts)) {
         return None;
     }
-    places.extend(part.is_none().then_some(source));
+    let is_part = facts.shown_at.contains_key(real);
+    places.extend((!is_part).then_some(source));
     let names = places.into_iter().flat_map(|place| names_of(place, facts).map(move |name| (place, name)));
+    let judged = names.map(|(place, name)| (sandbox.access(&name), place, name));
     // `None`, not at all, is less than any access.
-    let Some((place, name)) = names.min_by_key(|(_, name)| sandbox.access(name)) else {
+    let Some((access, place, name)) = judged.min_by_key(|(access, ..)| *access) else {
         // It is shown nowhere else, so nobody can tell what it is.
         return Some((None, real.display().to_string()));
     };
-    let asked = if part.is_some() { place } else { source };
+    let asked = if is_part { place } else { source };
     let what = match () {
         () if name == *asked => name.display().to_string(),
         () if name == *place => format!("{} (which is {})", asked.display(), name.display()),
         () => format!("{} (which shows {})", asked.display(), name.display()),
     };
-    Some((sandbox.access(&name), what))
+    Some((access, what))
 }
 
 fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violation>) {
@@ -191,13 +192,14 @@ fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
     is_kept && !is_subpath(path)
 }
 
-/// Sources of bind mounts that are not by their path the pod's own, and so are judged by the policy.
+/// Sources of bind mounts that are not the pod's own, as far as the facts tell, and so are judged by
+/// the policy.
 pub fn foreign_sources<'a>(spec: &'a Spec, facts: &'a Facts) -> impl Iterator<Item = &'a PathBuf> {
     let identity = Identity::from_annotations(spec.annotations().as_ref());
     let sources = spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).filter_map(|m| m.source().as_ref());
     sources
         .map(|source| facts.sources.get(source).unwrap_or(source))
-        .filter(move |real| !is_own(real, &identity, facts))
+        .filter(move |real| !places_of(real, facts).into_iter().any(|place| is_own(place, &identity, facts)))
 }
 
 /// A path of the host, and what else the policy calls it, or calls what lies below it.
@@ -210,8 +212,10 @@ fn names_of<'a>(place: &'a Path, facts: &'a Facts) -> impl Iterator<Item = PathB
     std::iter::once(place.to_owned()).chain(others)
 }
 
-/// Of the paths that show a part of a volume, those that tell what it is.
-fn outside_of_subpaths(paths: &[PathBuf]) -> Vec<&PathBuf> {
+/// Where a source really is. For a part of a volume, those of the paths that show it which tell what
+/// it is.
+fn places_of<'a>(real: &'a PathBuf, facts: &'a Facts) -> Vec<&'a PathBuf> {
+    let Some(paths) = facts.shown_at.get(real) else { return vec![real] };
     let (whole, told): (Vec<_>, Vec<_>) =
         paths.iter().filter(|path| !is_subpath(path)).partition(|path| path.starts_with(WHOLE_DISK));
     if told.is_empty() { whole } else { told }

@@ -23,12 +23,10 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
     for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
         let Some(source) = mount.source().clone().filter(|source| source.is_absolute()) else { continue };
         // What is not there yet could be anything when it is mounted.
-        let show = || format!("config.json: mounts[{}]: source {}", mount.destination().display(), source.display());
-        let real = std::fs::canonicalize(&source).with_context(show)?;
-        if is_subpath(&real) {
-            facts.shown_at.insert(real.clone(), MountTable::read()?.seen_at(&real).with_context(show)?);
-        }
-        facts.sources.insert(source.clone(), real);
+        let real = std::fs::canonicalize(&source).with_context(|| {
+            format!("config.json: mounts[{}]: source {}", mount.destination().display(), source.display())
+        })?;
+        facts.sources.insert(source, real);
     }
     let process = spec.process().as_ref().and_then(|p| p.selinux_label().clone());
     let files = spec.linux().as_ref().and_then(|l| l.mount_label().clone());
@@ -46,16 +44,24 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
     Ok(facts)
 }
 
-/// By which other paths the host shows what the policy has rules for, where a source is judged by
-/// those.
+/// By which other paths the host shows parts of volumes, and what the policy has rules for, where a
+/// source is judged by those.
 ///
 /// # Errors
-/// The mount table cannot be read.
+/// The mount table cannot be read, or does not have a source.
 pub(crate) fn look_at_paths(facts: &mut Facts, spec: &Spec, policy: &Policy) -> anyhow::Result<()> {
     if foreign_sources(spec, facts).next().is_none() {
         return Ok(());
     }
     let table = MountTable::read()?;
+    for real in facts.sources.values().filter(|real| is_subpath(real)) {
+        let paths = table.seen_at(real).with_context(|| format!("config.json: mounts: source {}", real.display()))?;
+        facts.shown_at.insert(real.clone(), paths);
+    }
+    // A part of the pod's own volume is the pod's.
+    if foreign_sources(spec, facts).next().is_none() {
+        return Ok(());
+    }
     for path in policy.host_paths() {
         // What is not there is seen nowhere.
         let Ok(real) = std::fs::canonicalize(path) else { continue };

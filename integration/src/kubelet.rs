@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use k8s_cri::v1 as cri;
 use serde_json::Value;
 
 use crate::cri::{Cri, container_config, new_users, runtime_default, security};
+use crate::mount;
 
 /// The sandbox's and the containers' configurations of a pod; init containers come first.
 ///
@@ -65,15 +66,11 @@ impl Subpath {
             fs::create_dir_all(at.parent().context("a place")?)?;
             fs::write(&at, "")?;
         }
-        let mount = |arguments: &[&str], paths: &[&Path]| -> Result<()> {
-            let status = Command::new("mount").args(arguments).args(paths).status()?;
-            ensure!(status.success(), "mount {arguments:?} {paths:?}: {status}");
-            Ok(())
-        };
-        mount(&["--bind"], &[part, &at])?;
+        let show = at.display().to_string();
+        mount(&["--bind", &part.display().to_string(), &show])?;
         let mounted = Self(at);
         if !mounted.0.ancestors().any(|above| above.ends_with("kubelet") && part.starts_with(above)) {
-            mount(&["-o", "remount,bind,ro"], &[&mounted.0])?;
+            mount(&["-o", "remount,bind,ro", &show])?;
         }
         Ok(mounted)
     }

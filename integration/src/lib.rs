@@ -71,6 +71,14 @@ fn volumes_root() -> PathBuf {
     std::env::var_os("HARDENED_TEST_ROOT").map_or_else(|| PathBuf::from("/srv"), PathBuf::from)
 }
 
+/// mount(8).
+///
+/// # Errors
+/// It cannot be mounted.
+pub fn mount(arguments: &[&str]) -> Result<()> {
+    run(Command::new("mount").args(arguments), b"", Duration::from_secs(20))?.ok().map(drop)
+}
+
 /// How much longer than usual things may take: `HARDENED_PATIENCE` times.
 fn patience() -> u32 {
     std::env::var("HARDENED_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
@@ -473,6 +481,17 @@ impl Containerd {
     #[must_use]
     pub fn id(&self, what: &str) -> String {
         format!("{what}-{}", self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// containerd's default spec for a program without a terminal.
+    ///
+    /// # Errors
+    /// `ctr` prints none.
+    pub fn spec(&self, program: &[&str]) -> Result<serde_json::Value> {
+        let mut spec: serde_json::Value = serde_json::from_str(&self.ctr(&["oci", "spec"])?.ok()?.text())?;
+        spec["process"]["args"] = program.into();
+        spec["process"]["terminal"] = false.into();
+        Ok(spec)
     }
 
     /// `ctr run --rm` under hardened.

@@ -26,9 +26,7 @@ crate::tests!(
 const SHIM: &str = "containerd-shim-hardened-v1";
 
 fn config(c: &Containerd) -> Result<Value> {
-    let mut config: Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
-    config["process"]["args"] = json!(["/bin/sleep", "1000"]);
-    config["process"]["terminal"] = json!(false);
+    let mut config = c.spec(&["/bin/sleep", "1000"])?;
     config["root"]["readonly"] = json!(true);
     Ok(config)
 }

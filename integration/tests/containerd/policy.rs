@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::{
-    Containerd, Output, Running, STRICT, cgroup_of, eventually, hardenctl, has_selinux, opens_in, share,
+    Containerd, Output, Running, STRICT, cgroup_of, eventually, hardenctl, has_selinux, mount, opens_in, share,
 };
 
 crate::tests!(
@@ -264,7 +264,7 @@ fn paths_of_the_host_are_known_by_their_other_names(c: &Containerd) -> Result<()
     }
     std::os::unix::fs::symlink(at("disk/engine"), at("link"))?;
     // It is unmounted again with this containerd's folder.
-    ensure!(Command::new("mount").args(["--bind", &at("disk/engines"), &at("named")]).status()?.success());
+    mount(&["--bind", &at("disk/engines"), &at("named")])?;
     let folder = policy(
         c,
         &format!(
@@ -274,8 +274,8 @@ fn paths_of_the_host_are_known_by_their_other_names(c: &Containerd) -> Result<()
         ),
     )?;
     let run = |name: &str| {
-        let mount = format!("type=bind,src={},dst=/srv,options=rbind:ro", at(name));
-        folder.run(&["--mount", &mount], &["true"])
+        let volume = format!("type=bind,src={},dst=/srv,options=rbind:ro", at(name));
+        folder.run(&["--mount", &volume], &["true"])
     };
     run("free")?.ok()?;
     for (name, shows) in [("disk/engine", "link"), ("disk/engines", "named"), ("disk", "")] {

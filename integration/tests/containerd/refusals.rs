@@ -28,10 +28,8 @@ pub(crate) struct Custom<'a> {
 /// containerd's default spec for the test image's files, changed.
 pub(crate) fn spec<'a>(c: &'a Containerd, change: impl FnOnce(&mut Value)) -> Result<Custom<'a>> {
     let id = c.id("spec");
-    let mut spec: Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
+    let mut spec = c.spec(&["/bin/true"])?;
     spec["root"] = json!({"path": c.rootfs()?, "readonly": true});
-    spec["process"]["args"] = json!(["/bin/true"]);
-    spec["process"]["terminal"] = json!(false);
     spec["process"]["cwd"] = json!("/");
     spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", c.namespace()));
     change(&mut spec);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, RUNC, eventually, repository, share};
+use hardened_integration::{Containerd, RUNC, eventually, mount, repository, share};
 
 crate::tests!(
     nothing_forbidden_succeeds,
@@ -212,9 +212,7 @@ fn read_only_mounts_stay_read_only(c: &Containerd) -> Result<()> {
 
 /// A spec for a shell with a volume at `/srv`, for a shim that the test starts itself.
 fn with_volume(c: &Containerd, program: &str, volume: &Path, options: &[&str]) -> Result<serde_json::Value> {
-    let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
-    config["process"]["args"] = serde_json::json!(["/bin/sh", "-c", program]);
-    config["process"]["terminal"] = serde_json::json!(false);
+    let mut config = c.spec(&["/bin/sh", "-c", program])?;
     let mount = serde_json::json!({"destination": "/srv", "type": "bind", "source": volume, "options": options});
     config["mounts"].as_array_mut().context("mounts")?.push(mount);
     Ok(config)
@@ -247,11 +245,6 @@ fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
 fn what_the_host_mounts_later_reaches_a_volume_that_asks_for_it(c: &Containerd) -> Result<()> {
     let volume = c.volume()?;
     fs::create_dir(volume.join("below"))?;
-    let mount = |arguments: &[&str]| -> Result<()> {
-        let status = Command::new("mount").args(arguments).status()?;
-        ensure!(status.success(), "mount {arguments:?}: {status}");
-        Ok(())
-    };
     let show = volume.display().to_string();
     // All of it is unmounted again with this containerd's folder.
     mount(&["--bind", &show, &show])?;

@@ -101,11 +101,8 @@ fn dev_stdout_can_be_opened_again(c: &Containerd) -> Result<()> {
 /// A client opens its end while the request is on its way, and on a busy node after it.
 fn output_waits_for_its_reader(c: &Containerd) -> Result<()> {
     let fifo = c.home().join(c.id("late"));
-    let mut config: serde_json::Value = serde_json::from_str(&c.ctr(&["oci", "spec"])?.ok()?.text())?;
-    config["process"]["args"] = serde_json::json!(["/bin/echo", "early"]);
-    config["process"]["terminal"] = serde_json::json!(false);
     ensure!(Command::new("mkfifo").arg(&fifo).status()?.success());
-    let mut direct = Direct::start(c, "containerd-shim-hardened-v1", &config)?;
+    let mut direct = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&["/bin/echo", "early"])?)?;
     direct.set_stdout(&fifo);
     let read = std::thread::scope(|scope| -> Result<String> {
         let reader = scope.spawn(|| -> Result<String> {

@@ -25,6 +25,9 @@ pub(crate) struct PolicyPath {
     pub(crate) policy: PathBuf,
 }
 
+/// The runtime handler that every node has; its program is the binary itself.
+pub(crate) const HANDLER: &str = "hardened";
+
 /// Reads a name as Kubernetes has it for namespaces and runtime handlers: a DNS label (RFC 1123).
 pub(crate) fn dns_label(text: &str) -> Result<String, String> {
     let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

@@ -11,6 +11,8 @@ use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cli::HANDLER;
+
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -131,7 +133,7 @@ fn collect(file: &Path, line: usize, value: Value, objects: &mut Vec<Object>) ->
     let metadata: ObjectMeta = part(&value, "metadata")?.unwrap_or_default();
     // Called like its RuntimeClass, until one of that name is found. A pod without will name ours.
     let content = |metadata: ObjectMeta, spec: PodSpec| {
-        let handler = spec.runtime_class_name.clone().unwrap_or_else(|| "hardened".to_owned());
+        let handler = spec.runtime_class_name.clone().unwrap_or_else(|| HANDLER.to_owned());
         Content::Pod { metadata: Box::new(metadata), spec: Box::new(spec), handler }
     };
     let template = match kind.as_str() {

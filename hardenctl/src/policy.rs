@@ -10,7 +10,7 @@ use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile, load};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{Identity, Kind, Sandbox};
 
-use crate::cli::{PolicyPath, dns_label};
+use crate::cli::{HANDLER, PolicyPath, dns_label};
 use crate::style::{BAD, BOLD, DIM, GOOD, PLAIN, rows};
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +64,7 @@ pub(crate) enum Command {
         #[arg(long)]
         container: Option<String>,
         /// Runtime handler.
-        #[arg(long, default_value = "hardened", value_parser = dns_label)]
+        #[arg(long, default_value = HANDLER, value_parser = dns_label)]
         handler: String,
         /// The pod's sandbox (pause) container.
         #[arg(long)]

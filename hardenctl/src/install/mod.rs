@@ -16,7 +16,7 @@ use hardened_sandbox::handler_of;
 
 use self::containerd::{Layout, on_node};
 use self::files::{Applied, Record};
-use crate::cli::{directory, dns_label};
+use crate::cli::{HANDLER, directory, dns_label};
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
 /// The policy that a node gets where it has none.
@@ -27,9 +27,6 @@ const APPARMOR: [(&str, &str); 2] = [
     ("/etc/apparmor.d/abstractions/hardened", include_str!("../../../configs/apparmor/abstractions/hardened")),
     ("/etc/apparmor.d/hardened", include_str!("../../../configs/apparmor/hardened")),
 ];
-
-/// The handler that is always there; its program is the binary itself.
-const HANDLER: &str = "hardened";
 
 /// The program that containerd runs for a handler.
 fn program(handler: &str) -> String {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use hardened_sandbox::policy::load;
+use hardened_node::policy_files;
 
 use crate::{check, doctor, explain, install, policy};
 
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct PolicyPath {
     /// Policy folder (policy.toml and policy.d/*.toml), or one policy file.
-    #[arg(long, short, value_name = "PATH", default_value = load::FOLDER)]
+    #[arg(long, short, value_name = "PATH", default_value = policy_files::FOLDER)]
     pub(crate) policy: PathBuf,
 }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use hardened_sandbox::policy::{Patterns, Policy, PolicyErrors, load};
+use hardened_node::{policy_files, probe};
+use hardened_sandbox::policy::{Patterns, Policy, PolicyErrors};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, Host, OWN_APPARMOR, handler_of, probe};
+use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, KernelSupport, OWN_APPARMOR, handler_of};
 use serde::Serialize;
 
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
@@ -68,7 +69,7 @@ fn label_value(found: &str) -> String {
 
 fn examine(folder: &Path) -> Vec<Finding> {
     let host = probe();
-    let policy = load::load(folder, load::Trust::Root, crate::policy::arch());
+    let policy = policy_files::load(folder, policy_files::Trust::Root, crate::policy::arch());
     let best_effort = policy.as_ref().is_ok_and(Policy::takes_old_landlock);
     let mut all = kernel(&host);
     all.extend(host.missing().map(|feature| lacking(feature, best_effort)));
@@ -87,7 +88,7 @@ fn finding(what: &'static str, found: impl Into<String>, state: State, cost: imp
     Finding { what, found: found.into(), state, cost, label: None }
 }
 
-fn kernel(host: &Host) -> Vec<Finding> {
+fn kernel(host: &KernelSupport) -> Vec<Finding> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let known = if Arch::native().is_some() { State::Good } else { State::Bad };
     let lsm = match (host.apparmor != AppArmor::Off, host.selinux) {
@@ -121,7 +122,7 @@ fn lacking(feature: &Feature, best_effort: bool) -> Finding {
     finding(feature.name, format!("missing; Linux {} has it", feature.since), state, cost)
 }
 
-fn confinement(host: &Host) -> Option<Finding> {
+fn confinement(host: &KernelSupport) -> Option<Finding> {
     if std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "0") {
         let cost = "processes and files have their labels, and nothing is denied by them; run: setenforce 1";
         return Some(finding("SELinux", "permissive", State::Reduced, cost));
@@ -132,7 +133,7 @@ fn confinement(host: &Host) -> Option<Finding> {
     Some(finding("AppArmor profile", found, state, "run: hardenctl install, which loads it"))
 }
 
-fn rights(host: &Host) -> Finding {
+fn rights(host: &KernelSupport) -> Finding {
     let found = if host.may_raise_limits { "yes" } else { "no" };
     let state = if host.may_raise_limits { State::Good } else { State::Reduced };
     finding("CAP_SYS_RESOURCE", found, state, "limits and OOM scores are clamped to those of containerd")

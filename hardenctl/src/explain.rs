@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, Summary, decide};
+use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, Summary, decide};
 use oci_spec::runtime::Spec;
 
 use crate::manifest::{self, Content};
@@ -18,9 +18,9 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
     let policy = policy::read(policy)?;
     let mut all = Vec::new();
     for object in manifest::read(&[file.to_owned()])? {
-        let (facts, specs): (Facts, Vec<(String, Spec)>) = match &object.content {
+        let (facts, specs): (Observations, Vec<(String, Spec)>) = match &object.content {
             Content::Class(_) | Content::Other => continue,
-            Content::Oci(spec) => (Facts::default(), vec![("container".to_owned(), (**spec).clone())]),
+            Content::Oci(spec) => (Observations::default(), vec![("container".to_owned(), (**spec).clone())]),
             Content::Pod { metadata, spec, handler } => {
                 let namespace = object.namespace.as_deref().unwrap_or(namespace);
                 let containers = pod::containers(namespace, &object.name, metadata, spec)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
         for (what, spec) in specs {
             all.push((
                 format!("{} {}: {what}", object.kind, object.name),
-                decide(spec, &policy, &Host::assumed(), &facts),
+                decide(spec, &policy, &KernelSupport::assumed(), &facts),
             ));
         }
     }

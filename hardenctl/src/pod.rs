@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hardened_sandbox::Facts;
+use hardened_sandbox::Observations;
 use hardened_sandbox::capability::CapabilitySet;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, PodSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
@@ -38,8 +38,8 @@ pub(crate) struct Judged {
 }
 
 /// What no manifest tells.
-pub(crate) fn facts(handler: &str) -> Facts {
-    Facts { container: "offline".to_owned(), handler: Some(handler.to_owned()), ..Facts::default() }
+pub(crate) fn facts(handler: &str) -> Observations {
+    Observations { container: "offline".to_owned(), handler: Some(handler.to_owned()), ..Observations::default() }
 }
 
 /// All containers of a pod, its sandbox first.

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile, load};
+use hardened_node::policy_files;
+use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{Identity, Kind, Sandbox};
 
@@ -18,7 +19,7 @@ pub(crate) enum Command {
     /// Checks policy files. Exit code 0: usable; 1: not.
     Lint {
         /// Folders or files.
-        #[arg(default_value = load::FOLDER)]
+        #[arg(default_value = policy_files::FOLDER)]
         paths: Vec<PathBuf>,
         /// Prints JSON.
         #[arg(long)]
@@ -90,7 +91,7 @@ pub(crate) fn read(path: &Path) -> Result<Policy> {
 
 /// A node may be without its policy folder. One that a person names is meant to be there.
 pub(crate) fn check_path(path: &Path) -> Result<()> {
-    if !path.exists() && path != Path::new(load::FOLDER) {
+    if !path.exists() && path != Path::new(policy_files::FOLDER) {
         bail!("{}: no such policy file or folder", path.display());
     }
     Ok(())
@@ -98,9 +99,9 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 
 fn parse(path: &Path) -> Result<Policy, PolicyErrors> {
     if path.is_file() {
-        return load::load_file(path, arch());
+        return policy_files::load_file(path, arch());
     }
-    load::load(path, load::Trust::Anyone, arch())
+    policy_files::load(path, policy_files::Trust::Anyone, arch())
 }
 
 impl Command {

@@ -152,10 +152,6 @@ impl CapabilitySet {
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES.iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| *name)
     }
-
-    pub(crate) fn to_caps(self) -> caps::CapsHashSet {
-        self.names().filter_map(|name| format!("CAP_{name}").parse().ok()).collect()
-    }
 }
 
 const fn number(name: &str) -> usize {

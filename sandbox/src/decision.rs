@@ -7,8 +7,8 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec
 
 use crate::annotation;
 use crate::feature::Feature;
-use crate::host::{Host, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::identity::{Identity, Kind};
+use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::label;
 use crate::landlock_plan::LandlockPlan;
 use crate::mask_plan::MaskPlan;
@@ -33,7 +33,7 @@ const REQUIRED_NAMESPACES: &[(LinuxNamespaceType, &str, Option<HostNamespace>, &
 
 /// What the shim finds out about a spec that only I/O can tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct Observations {
     /// Namespaces that the spec joins by path and that are the host's own.
     pub host_namespaces: Vec<LinuxNamespaceType>,
     /// Where the sources of bind mounts really are, symbolic links followed.
@@ -54,7 +54,7 @@ pub struct Facts {
     pub other_devices: Vec<PathBuf>,
 }
 
-impl Facts {
+impl Observations {
     /// Whether a container shares the host's namespace of a kind.
     pub(crate) fn shares(&self, linux: &Linux, kind: LinuxNamespaceType) -> bool {
         !has_namespace(linux, kind) || self.host_namespaces.contains(&kind)
@@ -73,7 +73,7 @@ pub struct Admission {
     plan: LockdownPlan,
     sandbox: Sandbox,
     notes: Vec<Note>,
-    host: Host,
+    host: KernelSupport,
     identity: Identity,
     by: String,
 }
@@ -215,7 +215,12 @@ impl ExecAdmission {
 ///
 /// # Errors
 /// Every violation, at once.
-pub fn decide(mut spec: Spec, policy: &Policy, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
+pub fn decide(
+    mut spec: Spec,
+    policy: &Policy,
+    host: &KernelSupport,
+    facts: &Observations,
+) -> Result<Admission, Refusal> {
     let identity =
         Identity { handler: facts.handler.clone(), ..Identity::from_annotations(spec.annotations().as_ref()) };
     let choice = policy.choose(&identity, asks_for_privileged(&spec));
@@ -254,7 +259,7 @@ fn effective(
     profile: &Sandbox,
     identity: &Identity,
     policy: &Policy,
-    host: &Host,
+    host: &KernelSupport,
     violations: &mut Vec<Violation>,
 ) -> Sandbox {
     let mut sandbox = profile.clone();
@@ -285,7 +290,13 @@ fn effective(
 }
 
 /// What the node's kernel must have for this sandbox.
-fn check_node(sandbox: &Sandbox, identity: &Identity, policy: &Policy, host: &Host, violations: &mut Vec<Violation>) {
+fn check_node(
+    sandbox: &Sandbox,
+    identity: &Identity,
+    policy: &Policy,
+    host: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) {
     if !host.seccomp {
         violations.push(Violation::unsupported(
             "node",
@@ -336,8 +347,8 @@ fn check(
     spec: &Spec,
     sandbox: &Sandbox,
     identity: &Identity,
-    facts: &Facts,
-    host: &Host,
+    facts: &Observations,
+    host: &KernelSupport,
     violations: &mut Vec<Violation>,
 ) {
     match spec.process() {
@@ -412,7 +423,7 @@ fn check(
     }
 }
 
-fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Facts, violations: &mut Vec<Violation>) {
+fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Observations, violations: &mut Vec<Violation>) {
     let mut told = Vec::new();
     for (kind, name, host, pod_field) in REQUIRED_NAMESPACES {
         if !facts.shares(linux, *kind)
@@ -434,8 +445,8 @@ fn harden(
     spec: &mut Spec,
     sandbox: &Sandbox,
     identity: &Identity,
-    facts: &Facts,
-    host: &Host,
+    facts: &Observations,
+    host: &KernelSupport,
     program: Program,
     notes: &mut Vec<Note>,
 ) -> Option<LockdownPlan> {

@@ -2,7 +2,7 @@
 //!
 //! SECURITY.md shows this table (`hardenctl doctor --features`), and a test holds it to that.
 
-use crate::host::{AppArmor, Host};
+use crate::kernel::{AppArmor, KernelSupport};
 
 /// Something of the kernel that the sandbox uses.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Feature {
     pub lost: &'static str,
     /// Who can do without it.
     pub demand: Demand,
-    missing: fn(&Host) -> bool,
+    missing: fn(&KernelSupport) -> bool,
 }
 
 /// Whether containers start without a feature.
@@ -156,7 +156,7 @@ pub const FEATURES: &[Feature] = &[
 ];
 
 /// Whether the kernel has a Landlock, and one that is older than this ABI.
-fn lacks_landlock(host: &Host, abi: u32) -> bool {
+fn lacks_landlock(host: &KernelSupport, abi: u32) -> bool {
     (1..abi).contains(&host.landlock_abi)
 }
 
@@ -168,7 +168,7 @@ impl Feature {
     }
 }
 
-impl Host {
+impl KernelSupport {
     /// What this kernel does not have.
     pub fn missing(&self) -> impl Iterator<Item = &'static Feature> {
         FEATURES.iter().filter(|feature| (feature.missing)(self))

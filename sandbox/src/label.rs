@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use oci_spec::runtime::Process;
 
 use crate::capability::CapabilitySet;
-use crate::decision::Facts;
-use crate::host::{AppArmor, Host};
+use crate::decision::Observations;
 use crate::identity::Identity;
+use crate::kernel::{AppArmor, KernelSupport};
 use crate::refusal::Violation;
 use crate::sandbox::Sandbox;
 
@@ -63,7 +63,7 @@ pub(crate) fn own_apparmor(sandbox: &Sandbox) -> Option<&'static str> {
 }
 
 /// What the process gets on this node.
-pub(crate) fn choose(process: &Process, sandbox: &Sandbox, host: &Host) -> Labels {
+pub(crate) fn choose(process: &Process, sandbox: &Sandbox, host: &KernelSupport) -> Labels {
     let mut labels = Labels::default();
     if host.apparmor != AppArmor::Off {
         labels.apparmor = sandbox.apparmor.clone();
@@ -85,7 +85,7 @@ pub(crate) fn complete(
     process: Option<&str>,
     files: Option<&str>,
     identity: &Identity,
-    facts: &Facts,
+    facts: &Observations,
 ) -> (String, String) {
     let said = process.or(files).and_then(|label| label.splitn(4, ':').nth(3)).map(str::to_owned);
     let level = said.unwrap_or_else(|| level(identity.sandbox_id.as_deref().unwrap_or(&facts.container)));
@@ -106,7 +106,7 @@ fn level(id: &str) -> String {
 }
 
 /// Refuses labels that cannot be had, or that the sandbox does not give.
-pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
     check_apparmor(process, sandbox, host, violations);
     check_selinux(process, sandbox, host, violations);
     let demands =
@@ -122,7 +122,7 @@ pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violation
     }
 }
 
-fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
     let requested = requested_apparmor(process);
     match &host.apparmor {
         AppArmor::Assumed => {}
@@ -170,7 +170,7 @@ fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &Host, violations:
     }
 }
 
-fn check_selinux(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+fn check_selinux(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
     let Some(label) = requested_selinux(process) else { return };
     let mut refuse = |problem: String, advice: &str, by: fn(&'static str, String, String) -> Violation| {
         violations.push(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, Mount};
 
-use crate::host::Host;
+use crate::kernel::KernelSupport;
 use crate::sandbox::{ExecRules, Sandbox};
 use crate::{devices, mounts};
 
@@ -44,7 +44,7 @@ pub struct LandlockPlan {
 }
 
 impl LandlockPlan {
-    pub(crate) fn new(sandbox: &Sandbox, linux: &Linux, mounts: &[Mount], host: &Host) -> Self {
+    pub(crate) fn new(sandbox: &Sandbox, linux: &Linux, mounts: &[Mount], host: &KernelSupport) -> Self {
         let writable: Vec<PathBuf> = mounts::writable(mounts).collect();
         let mut no_execute: Vec<PathBuf> = sandbox.no_execute.iter().cloned().collect();
         if !sandbox.execute_from_writable {

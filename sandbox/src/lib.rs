@@ -6,10 +6,10 @@
 //!                         └─────Refuse──▶ every violation at once
 //! ```
 //!
-//! Deciding is pure: no I/O, no thread, no process. [`lockdown`] is the other half, run by the
-//! container's process itself just before `execve`, and the only place with unsafe code.
+//! Deciding is pure: no I/O, no thread, no process, no unsafe code. `hardened-node` looks at the node
+//! before it, and `hardened-lockdown` is run after it, by the container's process itself.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod annotation;
 pub mod capability;
@@ -18,16 +18,14 @@ mod describe;
 mod device_filter;
 mod devices;
 mod feature;
-mod host;
 mod identity;
+mod kernel;
 mod label;
 pub mod landlock_plan;
-pub mod lockdown;
 mod mask_plan;
 mod mounts;
 mod plan;
 pub mod policy;
-mod probe;
 mod process;
 pub mod profile;
 mod refusal;
@@ -36,17 +34,16 @@ pub mod seccomp;
 mod user_namespace;
 
 pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
-pub use decision::{Admission, ExecAdmission, Facts, decide};
+pub use decision::{Admission, ExecAdmission, Observations, decide};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};
-pub use host::{AppArmor, Host, LEAST_LANDLOCK_ABI};
 pub use identity::{Identity, Kind, handler_of};
+pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
 pub use mounts::{foreign_sources, is_bind, is_id_mapped, is_subpath};
 pub use plan::{LockdownPlan, PlanError};
-pub use probe::{apparmor, probe};
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
 pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};
 pub use user_namespace::UserNamespace;

@@ -4,9 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Linux, Mount, Spec};
 
-use crate::decision::Facts;
-use crate::host::Host;
+use crate::decision::Observations;
 use crate::identity::Identity;
+use crate::kernel::KernelSupport;
 use crate::refusal::{Note, Violation};
 use crate::sandbox::{Access, HostNamespace, Sandbox};
 
@@ -50,7 +50,7 @@ pub(crate) fn check(
     mounts: &[Mount],
     sandbox: &Sandbox,
     identity: &Identity,
-    facts: &Facts,
+    facts: &Observations,
     violations: &mut Vec<Violation>,
 ) {
     if !sandbox.privileged {
@@ -92,7 +92,7 @@ fn judge(
     real: &PathBuf,
     sandbox: &Sandbox,
     identity: &Identity,
-    facts: &Facts,
+    facts: &Observations,
 ) -> Option<(Option<Access>, String)> {
     let mut places = places_of(real, facts);
     if places.iter().any(|path| is_own(path, identity, facts)) {
@@ -179,7 +179,7 @@ fn check_host_view(linux: &Linux, mounts: &[Mount], violations: &mut Vec<Violati
 /// made of images, `/etc/hosts`, termination log. They are known by the pod's UID and by the ids of
 /// its sandbox and container, which nobody can know before they exist. A part of a volume is the
 /// pod's where the volume is.
-fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
+fn is_own(path: &Path, identity: &Identity, facts: &Observations) -> bool {
     let own = [
         ("pods", identity.pod_uid.as_deref()),
         ("sandboxes", identity.sandbox_id.as_deref()),
@@ -194,7 +194,7 @@ fn is_own(path: &Path, identity: &Identity, facts: &Facts) -> bool {
 
 /// Sources of bind mounts that are not the pod's own, as far as the facts tell, and so are judged by
 /// the policy.
-pub fn foreign_sources<'a>(spec: &'a Spec, facts: &'a Facts) -> impl Iterator<Item = &'a PathBuf> {
+pub fn foreign_sources<'a>(spec: &'a Spec, facts: &'a Observations) -> impl Iterator<Item = &'a PathBuf> {
     let identity = Identity::from_annotations(spec.annotations().as_ref());
     let sources = spec.mounts().iter().flatten().filter(|mount| is_bind(mount)).filter_map(|m| m.source().as_ref());
     sources
@@ -203,7 +203,7 @@ pub fn foreign_sources<'a>(spec: &'a Spec, facts: &'a Facts) -> impl Iterator<It
 }
 
 /// A path of the host, and what else the policy calls it, or calls what lies below it.
-fn names_of<'a>(place: &'a Path, facts: &'a Facts) -> impl Iterator<Item = PathBuf> + 'a {
+fn names_of<'a>(place: &'a Path, facts: &'a Observations) -> impl Iterator<Item = PathBuf> + 'a {
     let pairs = facts.also_at.iter().flat_map(|(name, paths)| paths.iter().map(move |path| (name, path)));
     let others = pairs.filter_map(move |(name, path)| match place.strip_prefix(path) {
         Ok(below) => Some(name.join(below).components().collect()),
@@ -214,7 +214,7 @@ fn names_of<'a>(place: &'a Path, facts: &'a Facts) -> impl Iterator<Item = PathB
 
 /// Where a source really is. For a part of a volume, those of the paths that show it which tell what
 /// it is.
-fn places_of<'a>(real: &'a PathBuf, facts: &'a Facts) -> Vec<&'a PathBuf> {
+fn places_of<'a>(real: &'a PathBuf, facts: &'a Observations) -> Vec<&'a PathBuf> {
     let Some(paths) = facts.shown_at.get(real) else { return vec![real] };
     let (whole, told): (Vec<_>, Vec<_>) =
         paths.iter().filter(|path| !is_subpath(path)).partition(|path| path.starts_with(WHOLE_DISK));
@@ -286,8 +286,8 @@ pub(crate) fn harden(
     linux: &mut Linux,
     mounts: &mut [Mount],
     sandbox: &Sandbox,
-    facts: &Facts,
-    host: &Host,
+    facts: &Observations,
+    host: &KernelSupport,
     notes: &mut Vec<Note>,
 ) {
     for mount in mounts.iter_mut().filter(|mount| is_bind(mount)) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimitBuilder, PosixRlimitType, Process};
 
 use crate::capability::CapabilitySet;
-use crate::host::Host;
+use crate::kernel::KernelSupport;
 use crate::label::{self, Labels};
 use crate::plan::Capabilities;
 use crate::refusal::{Note, Violation};
@@ -34,7 +34,7 @@ pub(crate) fn asks_for_sys_admin(process: &Process) -> bool {
 }
 
 /// Refuses a process that asks for what the sandbox does not give.
-pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &Host, violations: &mut Vec<Violation>) {
+pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
     check_strings(process, violations);
     let asked = requested(process);
     let all = [asked.bounding, asked.effective, asked.permitted, asked.inheritable, asked.ambient]
@@ -167,7 +167,7 @@ fn check_strings(process: &Process, violations: &mut Vec<Violation>) {
 pub(crate) fn harden(
     process: &mut Process,
     sandbox: &Sandbox,
-    host: &Host,
+    host: &KernelSupport,
     user_namespace: bool,
     notes: &mut Vec<Note>,
 ) -> Hardened {
@@ -258,7 +258,7 @@ fn bound(process: &mut Process, sandbox: &Sandbox, notes: &mut Vec<Note>) {
 }
 
 /// The OOM score, to what this process may set at all.
-fn clamp_score(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
+fn clamp_score(process: &mut Process, host: &KernelSupport, notes: &mut Vec<Note>) {
     if let Some(score) = process.oom_score_adj()
         && score < host.oom_score_adj
     {
@@ -271,7 +271,7 @@ fn clamp_score(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
 }
 
 /// Limits, to this process's own.
-fn clamp_limits(process: &mut Process, host: &Host, notes: &mut Vec<Note>) {
+fn clamp_limits(process: &mut Process, host: &KernelSupport, notes: &mut Vec<Note>) {
     let Some(mut limits) = process.rlimits().clone() else { return };
     for limit in &mut limits {
         let name = name_of(limit.typ());

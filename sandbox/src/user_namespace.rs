@@ -5,8 +5,8 @@
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Process};
 
-use crate::decision::{Facts, has_namespace};
-use crate::host::Host;
+use crate::decision::{Observations, has_namespace};
+use crate::kernel::KernelSupport;
 use crate::mounts;
 use crate::refusal::Violation;
 use crate::sandbox::Sandbox;
@@ -114,8 +114,8 @@ pub(crate) fn check(
     mounts: &[Mount],
     process: Option<&Process>,
     sandbox: &Sandbox,
-    facts: &Facts,
-    host: &Host,
+    facts: &Observations,
+    host: &KernelSupport,
     violations: &mut Vec<Violation>,
 ) {
     if !has_namespace(linux, LinuxNamespaceType::User) {

@@ -5,26 +5,26 @@ use hardened_sandbox::capability::CapabilitySet;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Admission, AppArmor, Facts, Host, LockdownPlan, Reason, Refusal};
+use hardened_sandbox::{Admission, AppArmor, KernelSupport, LockdownPlan, Observations, Reason, Refusal};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
 const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
 const HOSTILE: &str = include_str!("../fuzz/corpus/decide/hostile.json");
 
-fn host() -> Host {
-    Host {
+fn host() -> KernelSupport {
+    KernelSupport {
         apparmor: AppArmor::Off,
         selinux: false,
         may_raise_limits: false,
         oom_score_adj: 100,
         hard_limits: [("RLIMIT_NOFILE".to_owned(), 512)].into(),
-        ..Host::assumed()
+        ..KernelSupport::assumed()
     }
 }
 
 /// A node without policy files.
-fn decide(spec: Spec, host: &Host, facts: &Facts) -> Result<Admission, Refusal> {
+fn decide(spec: Spec, host: &KernelSupport, facts: &Observations) -> Result<Admission, Refusal> {
     hardened_sandbox::decide(spec, &Policy::built_in(Arch::native().unwrap()), host, facts)
 }
 
@@ -35,7 +35,7 @@ fn spec(change: impl FnOnce(&mut Value)) -> Spec {
     serde_json::from_value(spec).unwrap()
 }
 
-fn refusal(spec: Spec, host: &Host, facts: &Facts) -> (Reason, String) {
+fn refusal(spec: Spec, host: &KernelSupport, facts: &Observations) -> (Reason, String) {
     let refusal = decide(spec, host, facts).unwrap_err();
     (refusal.reason(), refusal.to_string())
 }
@@ -57,7 +57,7 @@ fn sorted(value: Value) -> Value {
 
 #[test]
 fn containerds_default_spec_is_hardened() {
-    let admission = decide(spec(|_| {}), &host(), &Facts::default()).unwrap();
+    let admission = decide(spec(|_| {}), &host(), &Observations::default()).unwrap();
     insta::assert_json_snapshot!("hardened-spec", sorted(serde_json::to_value(admission.spec()).unwrap()));
     insta::assert_debug_snapshot!("hardened-notes", admission.notes());
     let mut plan = serde_json::to_value(admission.plan()).unwrap();
@@ -71,7 +71,7 @@ fn a_privileged_container_is_refused_with_every_violation() {
     hostile["process"]["args"] = json!(["/bin/true"]);
     hostile["process"]["cwd"] = json!("/proc/self/fd/9");
     hostile["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": "/x"}]);
-    let facts = Facts { host_namespaces: vec![LinuxNamespaceType::Pid], ..Facts::default() };
+    let facts = Observations { host_namespaces: vec![LinuxNamespaceType::Pid], ..Observations::default() };
     let (reason, text) = refusal(serde_json::from_value(hostile).unwrap(), &host(), &facts);
     assert_eq!(reason, Reason::Policy);
     insta::assert_snapshot!("refusal", text);
@@ -79,25 +79,29 @@ fn a_privileged_container_is_refused_with_every_violation() {
 
 #[test]
 fn a_mechanism_that_is_mandatory_and_missing_refuses() {
-    for change in [(|h: &mut Host| h.landlock_abi = 1) as fn(&mut Host), |h| h.landlock_abi = 0, |h| h.seccomp = false]
-    {
+    for change in [
+        (|h: &mut KernelSupport| h.landlock_abi = 1) as fn(&mut KernelSupport),
+        |h| h.landlock_abi = 0,
+        |h| h.seccomp = false,
+    ] {
         let mut host = host();
         change(&mut host);
-        assert_eq!(refusal(spec(|_| {}), &host, &Facts::default()).0, Reason::Unsupported);
+        assert_eq!(refusal(spec(|_| {}), &host, &Observations::default()).0, Reason::Unsupported);
     }
     for field in ["apparmorProfile", "selinuxLabel"] {
         let asked = spec(|s| s["process"][field] = json!("a:b:c"));
-        assert_eq!(refusal(asked.clone(), &host(), &Facts::default()).0, Reason::Unsupported);
+        assert_eq!(refusal(asked.clone(), &host(), &Observations::default()).0, Reason::Unsupported);
     }
 }
 
 #[test]
 fn every_process_has_the_nodes_apparmor_profile_whatever_it_asks_for() {
     let loaded = ["hardened", "hardened-raw", "web"].map(str::to_owned).into();
-    let able = Host { apparmor: AppArmor::On(loaded), ..host() };
+    let able = KernelSupport { apparmor: AppArmor::On(loaded), ..host() };
     let of = |profile: Value| {
         let asked = spec(|s| s["process"]["apparmorProfile"] = profile);
-        decide(asked, &able, &Facts::default()).map(|a| a.plan().apparmor.iter().cloned().collect::<Vec<_>>().join("+"))
+        decide(asked, &able, &Observations::default())
+            .map(|a| a.plan().apparmor.iter().cloned().collect::<Vec<_>>().join("+"))
     };
     for name in [Value::Null, json!(""), json!("unconfined"), json!("cri-containerd.apparmor.d")] {
         assert_eq!(of(name).unwrap(), "hardened");
@@ -109,18 +113,18 @@ fn every_process_has_the_nodes_apparmor_profile_whatever_it_asks_for() {
     };
     assert_eq!(reason, Reason::Unsupported);
     assert!(text.contains("shop is not loaded") && text.contains("apparmor_parser -r"), "{text}");
-    let bare = Host { apparmor: AppArmor::On([].into()), ..host() };
-    let (reason, text) = refusal(spec(|_| {}), &bare, &Facts::default());
+    let bare = KernelSupport { apparmor: AppArmor::On([].into()), ..host() };
+    let (reason, text) = refusal(spec(|_| {}), &bare, &Observations::default());
     assert_eq!(reason, Reason::Unsupported);
     assert!(text.contains("profile hardened is not loaded"), "{text}");
 }
 
 #[test]
 fn selinux_labels_are_the_pods_within_bounds_or_its_own() {
-    let able = Host { selinux: true, ..host() };
+    let able = KernelSupport { selinux: true, ..host() };
     let of = |label: &str| {
         let asked = spec(|s| s["process"]["selinuxLabel"] = json!(label));
-        let facts = Facts { container: "web".to_owned(), ..Facts::default() };
+        let facts = Observations { container: "web".to_owned(), ..Observations::default() };
         decide(asked, &able, &facts).map(|a| (a.plan().selinux.clone().unwrap(), a.plan().files_label.clone().unwrap()))
     };
     let (process, files) = of("").unwrap();
@@ -136,7 +140,8 @@ fn selinux_labels_are_the_pods_within_bounds_or_its_own() {
     ] {
         assert_eq!(of(beyond).unwrap_err().reason(), Reason::Policy, "{beyond}");
     }
-    let unknown = Facts { unknown_labels: vec!["system_u:system_r:container_t:s9".to_owned()], ..Facts::default() };
+    let unknown =
+        Observations { unknown_labels: vec!["system_u:system_r:container_t:s9".to_owned()], ..Observations::default() };
     assert_eq!(refusal(spec(|_| {}), &able, &unknown).0, Reason::Invalid);
 }
 
@@ -159,7 +164,7 @@ fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
     let arch = Arch::native().unwrap();
     let widest = BuiltIn::Baseline.sandbox(arch);
     for ask in asks {
-        let admission = decide(spec(ask), &host(), &Facts::default()).unwrap();
+        let admission = decide(spec(ask), &host(), &Observations::default()).unwrap();
         let sandbox = admission.sandbox();
         assert!(sandbox.capabilities().is_subset(widest.capabilities()));
         assert!(sandbox.filter().foreign() <= widest.filter().foreign());
@@ -183,7 +188,7 @@ fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
 #[test]
 fn an_exec_gets_no_more_than_its_container() {
     let restricted = spec(|s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "restricted"}));
-    let admission = decide(restricted.clone(), &host(), &Facts::default()).unwrap();
+    let admission = decide(restricted.clone(), &host(), &Observations::default()).unwrap();
     // containerd hands over its own stored process, as the pod wrote it.
     let exec = admission.decide_exec(restricted.process().clone().unwrap()).unwrap();
     assert_eq!(exec.plan(), &LockdownPlan { masks: None, ..admission.plan().clone() });
@@ -198,7 +203,7 @@ fn an_exec_gets_no_more_than_its_container() {
 
 #[test]
 fn a_plan_is_decoded_only_as_it_was_encoded() {
-    let admission = decide(spec(|_| {}), &host(), &Facts::default()).unwrap();
+    let admission = decide(spec(|_| {}), &host(), &Observations::default()).unwrap();
     let bytes = admission.plan().encode().unwrap();
     assert_eq!(&LockdownPlan::decode(&bytes).unwrap(), admission.plan());
     let mut more: Value = serde_json::from_slice(&bytes).unwrap();
@@ -230,8 +235,8 @@ fn with_users(change: impl FnOnce(&mut Value)) -> Spec {
 
 #[test]
 fn a_user_namespace_is_taken_and_told() {
-    let raised = Host { may_raise_limits: true, ..host() };
-    let admission = decide(with_users(|_| {}), &raised, &Facts::default()).unwrap();
+    let raised = KernelSupport { may_raise_limits: true, ..host() };
+    let admission = decide(with_users(|_| {}), &raised, &Observations::default()).unwrap();
     let namespace = admission.user_namespace().unwrap();
     assert_eq!((namespace.root(), namespace.host_user(1000, 5)), ((65536, 65536), (66536, 65541)));
     let told = admission.summary().sandbox;
@@ -284,26 +289,26 @@ fn user_namespaces_that_are_none_are_refused() {
         }),
     ];
     for (words, change) in cases {
-        let (_, text) = refusal(with_users(change), &host(), &Facts::default());
+        let (_, text) = refusal(with_users(change), &host(), &Observations::default());
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
-    let facts = Facts {
+    let facts = Observations {
         host_namespaces: vec![LinuxNamespaceType::User],
         other_devices: vec!["/dev/fuse".into()],
-        ..Facts::default()
+        ..Observations::default()
     };
     let (_, text) = refusal(with_users(|_| {}), &host(), &facts);
     for words in ["the user namespace is the host's", "linux.devices[/dev/fuse]: is another device on the host"] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
-    let none = Host { user_namespaces: false, ..host() };
-    let (reason, text) = refusal(with_users(|_| {}), &none, &Facts::default());
+    let none = KernelSupport { user_namespaces: false, ..host() };
+    let (reason, text) = refusal(with_users(|_| {}), &none, &Observations::default());
     assert!(reason == Reason::Unsupported && text.contains("user.max_user_namespaces"), "{text}");
     // Without one, owners can be mapped by the mount's own ranges alone.
     let (_, text) = refusal(
         spec(|s| volume(s, json!({"destination": "/v", "type": "bind", "source": "/srv/v", "options": ["idmap"]}))),
         &host(),
-        &Facts::default(),
+        &Observations::default(),
     );
     assert!(text.contains("mounts[/v]: ids are to be mapped, and no mapping is given"), "{text}");
 }

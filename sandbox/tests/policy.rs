@@ -3,7 +3,7 @@
 
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Admission, Facts, Host, Refusal, Sandbox, decide};
+use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, decide};
 use oci_spec::runtime::Spec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn spec(change: impl FnOnce(&mut Value)) -> Spec {
 }
 
 fn judge(policy: &str, change: impl FnOnce(&mut Value)) -> Result<Admission, Refusal> {
-    decide(spec(change), &parse(&[policy]).unwrap(), &Host::assumed(), &Facts::default())
+    decide(spec(change), &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &Observations::default())
 }
 
 fn bind(spec: &mut Value, source: &str, options: &[&str]) {
@@ -134,12 +134,12 @@ fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
         let mut paths: Vec<std::path::PathBuf> = shown.iter().map(Into::into).collect();
         // What is mounted there shows it too, and so do other containers' parts.
         paths.extend([subpath.into(), "/var/lib/kubelet/pods/0aa-1/volume-subpaths/v/other/0".into()]);
-        let facts = Facts {
+        let facts = Observations {
             sources: [(subpath.into(), subpath.into())].into(),
             shown_at: [(subpath.into(), paths)].into(),
-            ..Facts::default()
+            ..Observations::default()
         };
-        let decided = decide(spec(|s| bind(s, subpath, &[option])), &policy, &Host::assumed(), &facts);
+        let decided = decide(spec(|s| bind(s, subpath, &[option])), &policy, &KernelSupport::assumed(), &facts);
         decided.map(drop).map_err(|refusal| refusal.to_string())
     };
     let volume = "/var/lib/kubelet/pods/0aa-1/volumes/kubernetes.io~csi/v/mount/part";
@@ -164,7 +164,10 @@ fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
         assert!(refusal.contains(words) && refusal.contains("volumeMounts[/data]"), "{shown:?}: {refusal}");
     }
     // Nor by its own path alone, as for an offline check of a config.json.
-    assert!(decide(spec(|s| bind(s, subpath, &["ro"])), &policy, &Host::assumed(), &Facts::default()).is_err());
+    assert!(
+        decide(spec(|s| bind(s, subpath, &["ro"])), &policy, &KernelSupport::assumed(), &Observations::default())
+            .is_err()
+    );
 }
 
 /// Nodes have `/var/lib/containerd` on another disk, by a link or a bind mount.
@@ -174,17 +177,17 @@ fn what_the_policy_names_is_known_by_its_other_paths_too() {
                           \"/srv\" = \"deny\"\n"])
     .unwrap();
     assert!(policy.host_paths().contains(std::path::Path::new("/srv/www")));
-    let facts = Facts {
+    let facts = Observations {
         also_at: [
             ("/var/lib/containerd".into(), vec!["/disk/containerd".into()]),
             ("/srv".into(), vec!["/disk/srv".into(), "/exports".into()]),
             ("/boot".into(), vec![]),
         ]
         .into(),
-        ..Facts::default()
+        ..Observations::default()
     };
     let ask = |source: &str| {
-        let decided = decide(spec(|s| bind(s, source, &["rw"])), &policy, &Host::assumed(), &facts);
+        let decided = decide(spec(|s| bind(s, source, &["rw"])), &policy, &KernelSupport::assumed(), &facts);
         decided.map(drop).map_err(|refusal| refusal.to_string())
     };
     for allowed in ["/disk/other", "/diskette", "/data", "/exports/www/a", "/disk/srv/www", "/srv/www"] {
@@ -206,10 +209,10 @@ fn what_the_policy_names_is_known_by_its_other_paths_too() {
 fn what_leads_out_of_a_pods_own_folder_is_not_the_pods() {
     let link = "/var/lib/kubelet/pods/0aa-1/volumes/link";
     let ask = |real: &str| {
-        let facts = Facts { sources: [(link.into(), real.into())].into(), ..Facts::default() };
+        let facts = Observations { sources: [(link.into(), real.into())].into(), ..Observations::default() };
         let spec = spec(|s| bind(s, link, &["ro"]));
         let foreign = hardened_sandbox::foreign_sources(&spec, &facts).count() - foreign_of_containerd();
-        (decide(spec.clone(), &parse(&[""]).unwrap(), &Host::assumed(), &facts).is_ok(), foreign)
+        (decide(spec.clone(), &parse(&[""]).unwrap(), &KernelSupport::assumed(), &facts).is_ok(), foreign)
     };
     assert_eq!(ask("/etc"), (false, 1));
     assert_eq!(ask("/var/lib/kubelet/pods/0bb-2/volumes/x"), (false, 1));
@@ -218,7 +221,7 @@ fn what_leads_out_of_a_pods_own_folder_is_not_the_pods() {
 
 /// Sources in the spec that all tests start from.
 fn foreign_of_containerd() -> usize {
-    hardened_sandbox::foreign_sources(&spec(|_| {}), &Facts::default()).count()
+    hardened_sandbox::foreign_sources(&spec(|_| {}), &Observations::default()).count()
 }
 
 #[test]
@@ -244,9 +247,9 @@ fn a_rule_tells_runtime_handlers_apart() {
     "#])
     .unwrap();
     let by = |handler: Option<&str>, namespace: &str| {
-        let facts = Facts { handler: handler.map(str::to_owned), ..Facts::default() };
+        let facts = Observations { handler: handler.map(str::to_owned), ..Observations::default() };
         let spec = spec(|s| s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace));
-        decide(spec, &policy, &Host::assumed(), &facts).unwrap().by().to_owned()
+        decide(spec, &policy, &KernelSupport::assumed(), &facts).unwrap().by().to_owned()
     };
     assert!(by(Some("strict-web"), "shop").contains("profile restricted"));
     assert!(by(Some("hardened"), "shop").contains("profile shared"));
@@ -255,13 +258,13 @@ fn a_rule_tells_runtime_handlers_apart() {
     }
     // The pause container holds what containers of the pod may be given, and no more.
     let pause = |handler: &str| {
-        let facts = Facts { handler: Some(handler.to_owned()), ..Facts::default() };
+        let facts = Observations { handler: Some(handler.to_owned()), ..Observations::default() };
         let own = ["mount", "network", "ipc", "uts"];
         let sandbox = spec(|s| {
             s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
             s["linux"]["namespaces"] = own.map(|kind| json!({"type": kind})).into();
         });
-        decide(sandbox, &policy, &Host::assumed(), &facts).is_ok()
+        decide(sandbox, &policy, &KernelSupport::assumed(), &facts).is_ok()
     };
     assert!(pause("hardened") && !pause("strict-web"));
 }
@@ -293,9 +296,9 @@ fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are
     let sandbox = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes";
     assert!(ask(&format!("{sandbox}/5a5a/shm"), "rw") && !ask(&format!("{sandbox}/6b6b/shm"), "rw"));
     // A link that leads away.
-    let facts = Facts { sources: [("/data/x".into(), "/etc".into())].into(), ..Facts::default() };
+    let facts = Observations { sources: [("/data/x".into(), "/etc".into())].into(), ..Observations::default() };
     let spec = spec(|s| bind(s, "/data/x", &["ro"]));
-    let refusal = decide(spec, &parse(&[policy]).unwrap(), &Host::assumed(), &facts).unwrap_err().to_string();
+    let refusal = decide(spec, &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &facts).unwrap_err().to_string();
     assert!(refusal.contains("/data/x (which is /etc) of the host is mounted"), "{refusal}");
 }
 
@@ -444,7 +447,7 @@ proptest! {
                     s["annotations"]["io.containerd.hardened.v1/profile"] = json!(name);
                 }
             });
-            decide(spec, &policy, &Host::assumed(), &Facts::default())
+            decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())
         };
         let (alone, met) = (judge(None), judge(Some("b")));
         let Ok(met) = met else { return Ok(()) };
@@ -487,8 +490,8 @@ proptest! {
 fn best_effort_takes_an_old_landlock_and_says_what_is_lost() {
     const BEST_EFFORT: &str = "landlock = \"best-effort\"\n";
     let on = |landlock_abi, policy: &str| {
-        let host = Host { landlock_abi, ..Host::assumed() };
-        decide(spec(|_| {}), &parse(&[policy]).unwrap(), &host, &Facts::default())
+        let host = KernelSupport { landlock_abi, ..KernelSupport::assumed() };
+        decide(spec(|_| {}), &parse(&[policy]).unwrap(), &host, &Observations::default())
     };
     for abi in 0..=7 {
         let admission = on(abi, BEST_EFFORT).unwrap();
@@ -508,8 +511,8 @@ fn best_effort_takes_an_old_landlock_and_says_what_is_lost() {
     assert!(on(1, &hidden).is_ok());
     // Nothing of the workload runs in a pod's sandbox.
     let sandbox = spec(|s| s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox"));
-    let host = Host { landlock_abi: 0, ..Host::assumed() };
-    assert!(decide(sandbox, &parse(&[&restricted]).unwrap(), &host, &Facts::default()).is_ok());
+    let host = KernelSupport { landlock_abi: 0, ..KernelSupport::assumed() };
+    assert!(decide(sandbox, &parse(&[&restricted]).unwrap(), &host, &Observations::default()).is_ok());
     let twice = parse(&[BEST_EFFORT, BEST_EFFORT]).unwrap_err();
     assert!(twice.contains("policy.d/1.toml:1:12") && twice.contains("given at policy.toml:1 already"), "{twice}");
 }

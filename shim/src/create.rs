@@ -9,7 +9,7 @@ use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use hardened_sandbox::{Admission, Host, decide};
+use hardened_sandbox::{Admission, KernelSupport, decide};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::{Cgroup, systemd_unit};
@@ -23,7 +23,7 @@ use crate::service::Shim;
 use crate::staging::{Staged, stage};
 use crate::state::{self, Record, StateDir};
 use crate::stdio::{Console, Io, Streams, await_readers};
-use crate::{host, id, policy, sys};
+use crate::{id, observe, runtime_options, sys};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
@@ -43,14 +43,14 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     }
     let bundle = Path::new(&request.bundle);
     let mut spec = read_spec(bundle)?;
-    let mut facts = host::facts(&spec, &request.id)?;
+    let mut facts = observe::facts(&spec, &request.id)?;
     place(&mut spec, bundle, &shim.namespace, &request.id)?;
 
     // Read anew each time: a change is for the containers that come after it.
-    let policy = policy::load(request.options.as_ref())?;
-    host::look_at_paths(&mut facts, &spec, &policy)?;
+    let policy = runtime_options::load(request.options.as_ref())?;
+    observe::look_at_paths(&mut facts, &spec, &policy)?;
     // Profiles of AppArmor may have been loaded since.
-    let host = Host { apparmor: hardened_sandbox::apparmor(), ..shim.host.clone() };
+    let host = KernelSupport { apparmor: hardened_node::apparmor(), ..shim.host.clone() };
     let admission = decide(spec, &policy, &host, &facts)?;
     drop(policy);
     log::info!("container {}: admitted by {}", request.id, admission.by());

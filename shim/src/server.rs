@@ -44,7 +44,7 @@ fn serve(flags: &Flags) -> Result<()> {
         let (publisher, forwarded) = Publisher::start(address, flags.namespace.clone());
         let shim = Arc::new(Shim::new(
             flags.namespace.clone(),
-            hardened_sandbox::probe(),
+            hardened_node::probe(),
             Program::open()?,
             Reaper::start()?,
             publisher,

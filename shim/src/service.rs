@@ -16,7 +16,7 @@ use containerd_shim_protos::events::task::{TaskDelete, TaskPaused, TaskResumed, 
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc::Code;
-use hardened_sandbox::{ExecAdmission, Host};
+use hardened_sandbox::{ExecAdmission, KernelSupport};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -32,7 +32,7 @@ use crate::{create, exec, metrics, sys};
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) namespace: String,
-    pub(crate) host: Host,
+    pub(crate) host: KernelSupport,
     pub(crate) program: Program,
     pub(crate) reaper: Reaper,
     pub(crate) publisher: Publisher,
@@ -53,7 +53,13 @@ struct Tables {
 }
 
 impl Shim {
-    pub(crate) fn new(namespace: String, host: Host, program: Program, reaper: Reaper, publisher: Publisher) -> Self {
+    pub(crate) fn new(
+        namespace: String,
+        host: KernelSupport,
+        program: Program,
+        reaper: Reaper,
+        publisher: Publisher,
+    ) -> Self {
         Self {
             namespace,
             host,

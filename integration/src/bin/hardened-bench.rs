@@ -136,16 +136,17 @@ fn exec(c: &Containerd, options: &[&str]) -> Result<f64> {
 /// Our own part of a create, in microseconds: the decision in the shim, and the lock-down in the
 /// container's process, which is made to fail at its very last step.
 fn hardening(c: &Containerd) -> Result<(f64, f64)> {
-    use hardened_sandbox::lockdown::{self, Payload};
+    use hardened_lockdown::{self as lockdown, Payload};
+    use hardened_node::probe;
     use hardened_sandbox::policy::Policy;
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{Facts, LockdownPlan, decide, probe};
+    use hardened_sandbox::{LockdownPlan, Observations, decide};
 
     let spec: oci_spec::runtime::Spec = serde_json::from_value(c.spec(&["/bin/true"])?)?;
     let arch = Arch::native().context("an architecture that we know")?;
     let policy = Policy::built_in(arch);
     let begin = Instant::now();
-    let admission = decide(spec, &policy, &probe(), &Facts::default())?;
+    let admission = decide(spec, &policy, &probe(), &Observations::default())?;
     let decided = begin.elapsed();
 
     // Passes everything, and then has no interpreter.
@@ -178,7 +179,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
 fn five_hundred_rules() -> Result<(f64, f64)> {
     use hardened_sandbox::policy::{Policy, Source};
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{Facts, Host, decide};
+    use hardened_sandbox::{KernelSupport, Observations, decide};
 
     let mut text = String::from("[profile.web]\nextends = \"restricted\"\n");
     for n in 0..500 {
@@ -206,7 +207,7 @@ fn five_hundred_rules() -> Result<(f64, f64)> {
     let policy = Policy::parse(&files, &|_| Err(String::new()), arch)?;
     let read = begin.elapsed();
     let begin = Instant::now();
-    let admission = decide(spec, &policy, &Host::assumed(), &Facts::default())?;
+    let admission = decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())?;
     let judged = begin.elapsed();
     ensure!(admission.by().starts_with("rule 500 "), "{}", admission.by());
     Ok((read.as_secs_f64() * 1e6, judged.as_secs_f64() * 1e6))

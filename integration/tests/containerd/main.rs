@@ -96,7 +96,7 @@ fn main() {
     let ignored = |module: &str| match module {
         "apparmor" => !hardened_integration::has_apparmor(),
         "selinux" => !hardened_integration::has_selinux(),
-        "landlock" => hardened_sandbox::probe().landlock_abi > 0,
+        "landlock" => hardened_node::probe().landlock_abi > 0,
         "users" => !hardened_integration::maps_owners(),
         _ => false,
     };

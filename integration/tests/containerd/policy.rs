@@ -141,7 +141,7 @@ fn a_profile_widens_only_what_it_names(c: &Containerd) -> Result<()> {
 
 /// Whether this kernel's Landlock has rules for TCP ports; where it has none, they are refused.
 fn knows_ports() -> bool {
-    hardened_sandbox::probe().landlock_abi >= 4
+    hardened_node::probe().landlock_abi >= 4
 }
 
 fn tcp_ports_are_the_profiles(c: &Containerd) -> Result<()> {

@@ -366,7 +366,7 @@ fn wrong(verdicts: &Verdicts) -> Verdicts {
 
 /// What root in a container can do for want of a feature of this kernel.
 fn left_open() -> BTreeSet<&'static str> {
-    let missing: BTreeSet<&str> = hardened_sandbox::probe().missing().map(|feature| feature.name).collect();
+    let missing: BTreeSet<&str> = hardened_node::probe().missing().map(|feature| feature.name).collect();
     [
         ("vm.memfd_noexec", "execute from a memfd"),
         ("vm.memfd_noexec", "make an executable memfd"),

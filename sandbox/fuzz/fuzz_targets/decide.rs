@@ -4,7 +4,7 @@
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Facts, Host, LockdownPlan, decide};
+use hardened_sandbox::{Observations, KernelSupport, LockdownPlan, decide};
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::Spec;
 
@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(spec) = serde_json::from_slice::<Spec>(data) else { return };
     let arch = Arch::native().expect("an architecture that we know");
     let baseline = BuiltIn::Baseline.sandbox(arch).capabilities();
-    let admission = match decide(spec, &Policy::built_in(arch), &Host::assumed(), &Facts::default()) {
+    let admission = match decide(spec, &Policy::built_in(arch), &KernelSupport::assumed(), &Observations::default()) {
         Ok(admission) => admission,
         Err(refusal) => {
             assert!(!refusal.violations().is_empty() && !refusal.to_string().is_empty());

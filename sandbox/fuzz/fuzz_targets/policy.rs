@@ -4,7 +4,7 @@
 
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{ANNOTATIONS, Facts, Host, decide};
+use hardened_sandbox::{ANNOTATIONS, Observations, KernelSupport, decide};
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::Spec;
 
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         spec["annotations"][key] = value.into();
     }
     let wished: Spec = serde_json::from_value(spec).expect("annotations are strings");
-    let judge = |spec| decide(spec, &policy, &Host::assumed(), &Facts::default());
+    let judge = |spec| decide(spec, &policy, &KernelSupport::assumed(), &Observations::default());
     let Ok(wished) = judge(wished) else { return };
     assert!(!wished.is_privileged());
     let Ok(alone) = judge(alone) else { return };

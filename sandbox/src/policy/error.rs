@@ -47,7 +47,9 @@ impl PolicyError {
     }
 
     /// A file or folder that cannot be used at all.
-    pub(super) fn file(path: &Path, problem: impl fmt::Display) -> Self {
+    /// About a file as a whole.
+    #[must_use]
+    pub fn file(path: &Path, problem: impl fmt::Display) -> Self {
         Self { place: None, problem: format!("{}: {problem}", path.display()) }
     }
 

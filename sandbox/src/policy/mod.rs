@@ -1,11 +1,10 @@
 //! The node's policy: profiles, and rules that give each container one of them.
 //!
-//! Reading the files is [`load`]'s; from then on nothing here does I/O.
+//! Reading the files is `hardened-node`'s; nothing here does I/O.
 
 mod edit;
 mod error;
 mod file;
-pub mod load;
 mod pattern;
 mod rule;
 
@@ -43,6 +42,12 @@ impl Source {
         let after = text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(after).collect();
         Self { path, text, lines }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 }
 

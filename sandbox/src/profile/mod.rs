@@ -1,7 +1,7 @@
 //! The built-in profiles: data with reasons.
 
 mod baseline;
-mod host;
+mod host_defaults;
 mod pause;
 mod restricted;
 
@@ -108,8 +108,8 @@ impl BuiltIn {
                 sandbox.abstract_sockets = false;
                 sandbox.privileged = false;
                 sandbox.host_namespaces.clear();
-                sandbox.host_paths = [host::paths()].into();
-                sandbox.sysctls = [host::sysctls()].into();
+                sandbox.host_paths = [host_defaults::paths()].into();
+                sandbox.sysctls = [host_defaults::sysctls()].into();
             }
             // Whether the pod may share the host's namespaces or set sysctls is for the profile of
             // its containers, with which this one is met.

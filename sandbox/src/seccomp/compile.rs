@@ -40,11 +40,15 @@ pub enum CompileError {
 
 /// One classic BPF instruction: `struct sock_filter`, linux/filter.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jt: u8,
-    pub(crate) jf: u8,
-    pub(crate) k: u32,
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// How many instructions to skip where a comparison is true.
+    pub jt: u8,
+    /// And where it is false.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
 }
 
 impl Instruction {
@@ -72,7 +76,9 @@ impl Program {
         self.0.len()
     }
 
-    pub(crate) fn instructions(&self) -> &[Instruction] {
+    /// The instructions, in order.
+    #[must_use]
+    pub fn instructions(&self) -> &[Instruction] {
         &self.0
     }
 }

@@ -12,7 +12,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-pub use compile::{CompileError, Program};
+pub use compile::{CompileError, Instruction, Program};
 pub use oci::OciSeccompError;
 
 /// An architecture that filters are compiled for.

@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow};
-use hardened_sandbox::lockdown::Failure;
+use hardened_lockdown::Failure;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Failure, sys};
+use crate::{Failure, sys};
 
 /// A program to run, as the hardened spec names it.
 #[derive(Debug, Clone)]
@@ -19,13 +19,13 @@ impl Payload {
         Self { arguments, environment }
     }
 
-    pub(super) fn set_home(&mut self, home: &str) {
+    pub(crate) fn set_home(&mut self, home: &str) {
         self.environment.retain(|e| !e.starts_with("HOME="));
         self.environment.push(format!("HOME={home}"));
     }
 
     /// Finds the program: as it is where it has a slash, else along `PATH`.
-    pub(super) fn resolve(self) -> Result<Resolved, Failure> {
+    pub(crate) fn resolve(self) -> Result<Resolved, Failure> {
         let program = self.arguments.first().cloned().unwrap_or_default();
         let path = self.environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
         let candidates: Vec<String> = if program.contains('/') {
@@ -72,7 +72,7 @@ fn c_string(text: String) -> Result<CString, Failure> {
 
 /// A program that exists, ready for `execve`.
 #[derive(Debug)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     name: String,
     path: CString,
     arguments: Vec<CString>,
@@ -80,7 +80,7 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn execute(self) -> Failure {
+    pub(crate) fn execute(self) -> Failure {
         let error = sys::execve(&self.path, &self.arguments, &self.environment);
         // The program was there a moment ago, so these two have one likely cause each.
         let hint = match error.raw_os_error() {

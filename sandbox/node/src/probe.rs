@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hardened_sandbox::{AppArmor, KernelSupport};
 use nix::sys::resource::{Resource, getrlimit};
-
-use crate::host::{AppArmor, Host};
-use crate::lockdown::sys;
 
 /// Asks the kernel what it offers.
 #[must_use]
-pub fn probe() -> Host {
-    Host {
-        landlock_abi: sys::landlock_abi(),
+pub fn probe() -> KernelSupport {
+    KernelSupport {
+        landlock_abi: hardened_lockdown::landlock_abi(),
         seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
         memfd_noexec: Path::new("/proc/sys/vm/memfd_noexec").exists(),
         user_namespaces: read("/proc/sys/user/max_user_namespaces").trim().parse::<u32>().is_ok_and(|most| most > 0),

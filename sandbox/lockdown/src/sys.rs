@@ -8,14 +8,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::seccomp::Program;
+use hardened_sandbox::seccomp::Program;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`: keyctl(2). A kernel without keys has none to leak.
-pub(super) fn join_new_session_keyring() -> io::Result<()> {
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: takes numbers and a null pointer, which stands for an anonymous keyring.
     match check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0 as libc::c_long) }) {
@@ -25,20 +25,20 @@ pub(super) fn join_new_session_keyring() -> io::Result<()> {
 }
 
 /// `prctl(PR_SET_NO_NEW_PRIVS)`.
-pub(super) fn set_no_new_privs() -> io::Result<()> {
+pub(crate) fn set_no_new_privs() -> io::Result<()> {
     // SAFETY: takes numbers only.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)
 }
 
 /// `prctl(PR_GET_NO_NEW_PRIVS)`.
-pub(super) fn no_new_privs() -> io::Result<bool> {
+pub(crate) fn no_new_privs() -> io::Result<bool> {
     // SAFETY: takes numbers only.
     check(unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) }.into()).map(|value| value == 1)
 }
 
 /// Gives every signal its default action and unblocks all: the Rust runtime ignores SIGPIPE, and
 /// what is ignored or blocked stays so over `execve`.
-pub(super) fn reset_signals() -> io::Result<()> {
+pub(crate) fn reset_signals() -> io::Result<()> {
     // The kernel's struct sigaction, at most 32 bytes: all zero is SIG_DFL without flags.
     let default = [0u64; 4];
     for signal in 1..=64 {
@@ -59,7 +59,7 @@ pub(super) fn reset_signals() -> io::Result<()> {
 }
 
 /// `seccomp(SECCOMP_SET_MODE_FILTER)`. The kernel logs what it kills, and nothing else.
-pub(super) fn load_filter(program: &Program) -> io::Result<()> {
+pub(crate) fn load_filter(program: &Program) -> io::Result<()> {
     let mut code: Vec<libc::sock_filter> =
         program.instructions().iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let Ok(len) = u16::try_from(code.len()) else {
@@ -73,7 +73,7 @@ pub(super) fn load_filter(program: &Program) -> io::Result<()> {
 }
 
 /// `execve(2)`; comes back only with an error.
-pub(super) fn execve(path: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
+pub(crate) fn execve(path: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
@@ -84,7 +84,7 @@ pub(super) fn execve(path: &CString, arguments: &[CString], environment: &[CStri
 }
 
 /// Whether an open file is the root of a mount: statx(2), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
-pub(super) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: statx is plain data, for which all zero is a value.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is empty and NUL terminated, and `found` is large enough by its type.
@@ -93,7 +93,7 @@ pub(super) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// A handle on a path below a folder, whatever symbolic links lie on the way: openat2(2), Linux 5.6.
-pub(super) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+pub(crate) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: open_how is plain data, for which all zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -108,7 +108,8 @@ pub(super) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<Fi
 }
 
 /// Landlock's ABI: landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`; 0 without.
-pub(crate) fn landlock_abi() -> u32 {
+#[must_use]
+pub fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_long = 1;
     // SAFETY: with this flag the call takes a null pointer and a size of 0, and returns a number.
     let abi = unsafe {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 /// The mounts of this mount namespace.
 #[derive(Debug)]
-pub(crate) struct MountTable(Vec<Mount>);
+pub struct MountTable(Vec<Mount>);
 
 /// A mount: proc_pid_mountinfo(5).
 #[derive(Debug)]
@@ -24,7 +24,11 @@ struct Mount {
 }
 
 impl MountTable {
-    pub(crate) fn read() -> Result<Self> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// procfs cannot be read.
+    pub fn read() -> Result<Self> {
         Ok(Self::parse(&read("/proc/self/mountinfo")?))
     }
 
@@ -34,9 +38,13 @@ impl MountTable {
 
     /// Every path by which what is at a path is seen, that one among them: where the file lies in its
     /// file system, and wherever a part of that file system is mounted which has it.
-    pub(crate) fn seen_at(&self, path: &Path) -> Result<Vec<PathBuf>> {
+    ///
+    /// # Errors
+    /// The path cannot be opened, has a link in it, or is in no mount of the table.
+    pub fn seen_at(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let show = path.display();
-        let file = sys::open_path_without_links(path).with_context(|| format!("open {show}"))?;
+        let file = openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .with_context(|| format!("open {show}"))?;
         let info = read(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
         let info = String::from_utf8_lossy(&info);
         let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).context("no mnt_id in fdinfo")?.trim();

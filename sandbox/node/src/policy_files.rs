@@ -8,9 +8,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::error::PolicyError;
-use super::{Policy, PolicyErrors, Source};
-use crate::seccomp::Arch;
+use hardened_sandbox::policy::{Policy, PolicyError, PolicyErrors, Source};
+use hardened_sandbox::seccomp::Arch;
 
 /// Where the node's policy is, unless containerd's configuration of the runtime says otherwise.
 pub const FOLDER: &str = "/etc/hardened";
@@ -65,7 +64,7 @@ fn read(folder: &Path, trust: Trust) -> Result<Vec<Source>, PolicyError> {
 
 fn read_seccomp(path: &Path, trust: Trust) -> Result<String, String> {
     match read_file(path, trust) {
-        Ok(Some(source)) => Ok(source.text),
+        Ok(Some(source)) => Ok(source.text().to_owned()),
         Ok(None) => Err(format!("{}: no such file", path.display())),
         Err(error) => Err(error.to_string()),
     }

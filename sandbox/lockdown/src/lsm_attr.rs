@@ -7,12 +7,12 @@ use std::io::{ErrorKind, Read, Write};
 
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::Failure;
+use crate::Failure;
 
 /// AppArmor's own folder exists since Linux 5.8; where it does not, the old files are its own.
 const APPARMOR: [&str; 2] = ["/proc/self/attr/apparmor", "/proc/self/attr"];
 
-pub(super) fn apply(apparmor: &BTreeSet<String>, selinux: Option<&str>) -> Result<(), Failure> {
+pub(crate) fn apply(apparmor: &BTreeSet<String>, selinux: Option<&str>) -> Result<(), Failure> {
     if !apparmor.is_empty() {
         enter_profiles(apparmor)?;
     }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::{Failure, sys};
-use crate::mask_plan::MaskPlan;
+use hardened_sandbox::MaskPlan;
+
+use crate::{Failure, sys};
 
 /// The device number of `/dev/null`, which masks a file: a folder is masked by an empty tmpfs.
 const NULL: u64 = libc::makedev(1, 3);
 
-pub(super) fn verify(plan: &MaskPlan) -> Result<(), Failure> {
+pub(crate) fn verify(plan: &MaskPlan) -> Result<(), Failure> {
     for (mounted, root, magic) in [(plan.proc, "/proc", PROC_SUPER_MAGIC), (plan.sys, "/sys", SYSFS_MAGIC)] {
         if !mounted {
             continue;

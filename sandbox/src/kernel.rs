@@ -11,7 +11,7 @@ pub(crate) const PORTS_LANDLOCK_ABI: u32 = 4;
 
 /// Facts about the kernel and about this process. Gathered once, by the shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct KernelSupport {
     /// Landlock's ABI; 0 where it is not built in or switched off.
     pub landlock_abi: u32,
     /// Whether the kernel runs seccomp filters (`CONFIG_SECCOMP_FILTER`).
@@ -36,7 +36,7 @@ pub struct Host {
     pub processors: u32,
 }
 
-impl Host {
+impl KernelSupport {
     /// A node with everything that a current kernel offers, and this process's rights: what
     /// somebody decides for who is not on the node.
     #[must_use]

@@ -11,22 +11,24 @@
 //! payload's filter need not allow `landlock_*`; seccomp last, so that it need allow nothing but
 //! `execve`. Init and exec both come through here; nothing else starts a program.
 
-mod files;
+#![deny(unsafe_code)]
+
 mod home;
-mod label;
+mod landlock;
+mod lsm_attr;
 mod masks;
 mod program;
-pub(crate) mod sys;
+mod sys;
 
 use std::fmt;
 
 use caps::CapSet;
 
-use crate::capability::CapabilitySet;
-use crate::plan::LockdownPlan;
+use hardened_sandbox::LockdownPlan;
+use hardened_sandbox::capability::CapabilitySet;
 
 pub use program::Payload;
-pub use sys::exit;
+pub use sys::{exit, landlock_abi};
 
 /// What failed, for the message of `Start`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -157,9 +159,13 @@ impl<'a> NoNewPrivs<'a> {
 /// The bounding set can only be dropped from, one by one; the others are set as a whole.
 fn set_capabilities(set: CapSet, found: CapabilitySet, wanted: CapabilitySet) -> Result<(), caps::errors::CapsError> {
     if !matches!(set, CapSet::Bounding) {
-        return caps::set(None, set, &wanted.to_caps());
+        return caps::set(None, set, &to_caps(wanted));
     }
-    found.without(wanted).to_caps().into_iter().try_for_each(|capability| caps::drop(None, set, capability))
+    to_caps(found.without(wanted)).into_iter().try_for_each(|capability| caps::drop(None, set, capability))
+}
+
+fn to_caps(set: CapabilitySet) -> caps::CapsHashSet {
+    set.names().filter_map(|name| format!("CAP_{name}").parse().ok()).collect()
 }
 
 fn read_capabilities(set: CapSet) -> Result<CapabilitySet, Failure> {
@@ -174,7 +180,7 @@ struct CapabilitiesDropped<'a> {
 
 impl<'a> CapabilitiesDropped<'a> {
     fn label(self) -> Result<Labelled<'a>, Failure> {
-        label::apply(&self.plan.apparmor, self.plan.selinux.as_deref())?;
+        lsm_attr::apply(&self.plan.apparmor, self.plan.selinux.as_deref())?;
         Ok(Labelled { plan: self.plan })
     }
 }
@@ -188,7 +194,7 @@ impl<'a> Labelled<'a> {
     fn restrict_files(self) -> Result<Landlocked<'a>, Failure> {
         // Absent only where a rule of the node lets a privileged container through.
         if let Some(plan) = &self.plan.landlock {
-            files::restrict(plan)?;
+            landlock::restrict(plan)?;
         }
         Ok(Landlocked { plan: self.plan })
     }

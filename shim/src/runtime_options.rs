@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, rt};
-use hardened_sandbox::policy::{Policy, load};
+use hardened_node::policy_files;
+use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
 
 use crate::fault::{Fault, Result};
@@ -26,8 +27,8 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
         Some(options) if !options.value.is_empty() => config_path(options)?,
         Some(_) | None => String::new(),
     };
-    let folder = if folder.is_empty() { load::FOLDER } else { &folder };
-    load::load(Path::new(folder), load::Trust::Root, arch).map_err(|errors| {
+    let folder = if folder.is_empty() { policy_files::FOLDER } else { &folder };
+    policy_files::load(Path::new(folder), policy_files::Trust::Root, arch).map_err(|errors| {
         Fault::state(format!(
             "hardened: the node's policy cannot be used, so no container is started: {errors} -> mend it; `hardenctl \
              policy lint` checks it"

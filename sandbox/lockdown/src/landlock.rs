@@ -15,8 +15,9 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use super::{Failure, sys};
-use crate::landlock_plan::LandlockPlan;
+use hardened_sandbox::landlock_plan::LandlockPlan;
+
+use crate::{Failure, sys};
 
 /// Newest ABI whose every right this code has a rule for.
 const NEWEST_ABI: u32 = 7;
@@ -32,7 +33,7 @@ const MAX_LINKS: u32 = 40;
 const USUAL: &[&str] =
     &["data", "dev", "etc", "home", "media", "mnt", "opt", "proc", "root", "run", "srv", "tmp", "var"];
 
-pub(super) fn restrict(plan: &LandlockPlan) -> Result<(), Failure> {
+pub(crate) fn restrict(plan: &LandlockPlan) -> Result<(), Failure> {
     let abi = abi(plan.abi);
     let rights = Rights::of(abi);
     let mut rules = Rules { ruleset: create(plan, abi)?, rights };

@@ -1,14 +1,13 @@
-//! Facts about a spec that only the node can tell.
+//! What only the node can tell about a spec.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
+use hardened_node::mountinfo::MountTable;
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Facts, foreign_sources, handler_of, is_bind, is_subpath};
+use hardened_sandbox::{Observations, foreign_sources, handler_of, is_bind, is_subpath};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
-
-use crate::mount_table::MountTable;
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -18,8 +17,8 @@ const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
 ///
 /// # Errors
 /// A namespace or a source that cannot be looked at: it might be one of them.
-pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
-    let mut facts = Facts { container: container.to_owned(), handler: handler(), ..Facts::default() };
+pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Observations> {
+    let mut facts = Observations { container: container.to_owned(), handler: handler(), ..Observations::default() };
     for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
         let Some(source) = mount.source().clone().filter(|source| source.is_absolute()) else { continue };
         // What is not there yet could be anything when it is mounted.
@@ -49,7 +48,7 @@ pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Facts> {
 ///
 /// # Errors
 /// The mount table cannot be read, or does not have a source.
-pub(crate) fn look_at_paths(facts: &mut Facts, spec: &Spec, policy: &Policy) -> anyhow::Result<()> {
+pub(crate) fn look_at_paths(facts: &mut Observations, spec: &Spec, policy: &Policy) -> anyhow::Result<()> {
     if foreign_sources(spec, facts).next().is_none() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 const MAX_PASSWD_BYTES: u64 = 1 << 20;
 
 /// The home directory of a user, `/` where the image has none.
-pub(super) fn of(uid: u32) -> String {
+pub(crate) fn of(uid: u32) -> String {
     let mut passwd = Vec::new();
     let read = std::fs::File::open("/etc/passwd").and_then(|f| f.take(MAX_PASSWD_BYTES).read_to_end(&mut passwd));
     let found = read.ok().and_then(|_| find(&String::from_utf8_lossy(&passwd), uid));

@@ -1,0 +1,10 @@
+//! What the shim and `hardenctl` both look up on a node. All of it is I/O, and gives values that
+//! [`hardened_sandbox`] decides from.
+
+#![forbid(unsafe_code)]
+
+pub mod mountinfo;
+pub mod policy_files;
+mod probe;
+
+pub use probe::{apparmor, probe};

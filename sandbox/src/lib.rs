@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod annotation;
+pub mod bundle;
 pub mod capability;
 mod decision;
 mod describe;
@@ -24,6 +25,7 @@ mod label;
 pub mod landlock_plan;
 mod mask_plan;
 mod mounts;
+mod path;
 mod plan;
 pub mod policy;
 mod process;

@@ -1,0 +1,28 @@
+//! Paths as the spec and the policy write them.
+
+use std::path::{Component, Path, PathBuf};
+
+/// The longest path that the kernel takes, in bytes, with its end: `PATH_MAX`, linux/limits.h.
+const PATH_MAX: usize = 4096;
+
+/// An absolute path without `..`, NUL bytes and needless parts; `None` where it is none.
+pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let plain = path.is_absolute() && !bytes.contains(&0) && bytes.len() < PATH_MAX;
+    (plain && !path.components().any(|part| part == Component::ParentDir)).then(|| path.components().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_paths_without_dots_are_taken() {
+        for (path, expected) in [("/", "/"), ("/a//b/./c/", "/a/b/c"), ("/..a", "/..a")] {
+            assert_eq!(absolute(Path::new(path)), Some(expected.into()), "{path}");
+        }
+        for path in ["", "a", "./a", "/a/../b", "/..", "/a\0", &format!("/{}", "a".repeat(4096))] {
+            assert_eq!(absolute(Path::new(path)), None, "{path}");
+        }
+    }
+}

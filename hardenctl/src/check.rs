@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Reason, Refusal, decide};
+use hardened_sandbox::{Admission, KernelSupport, Observations, Reason, Refusal, judge as judge_spec};
 use serde::Serialize;
 
 use crate::cli::Format;
@@ -81,12 +81,12 @@ pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<
     let mut containers = Vec::new();
     match &object.content {
         Content::Oci(spec) => {
-            let decided = decide((**spec).clone(), policy, &KernelSupport::assumed(), &Observations::default());
+            let decided = judge_spec(spec, policy, &KernelSupport::assumed(), &Observations::none(None));
             containers.push(verdict("", "", decided, Vec::new()));
         }
         Content::Pod { metadata, spec, handler } => {
             for judged in pod::containers(&namespace, &object.name, metadata, spec)? {
-                let decided = decide(judged.spec, policy, &KernelSupport::assumed(), &pod::facts(handler));
+                let decided = judge_spec(&judged.spec, policy, &KernelSupport::assumed(), &Observations::none(Some(handler)));
                 containers.push(verdict(&judged.name, judged.list, decided, judged.warnings));
             }
         }

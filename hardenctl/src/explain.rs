@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, Summary, decide};
+use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, Summary, judge};
 use oci_spec::runtime::Spec;
 
 use crate::manifest::{self, Content};
@@ -18,20 +18,20 @@ pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Re
     let policy = policy::read(policy)?;
     let mut all = Vec::new();
     for object in manifest::read(&[file.to_owned()])? {
-        let (facts, specs): (Observations, Vec<(String, Spec)>) = match &object.content {
+        let (observed, specs): (Observations, Vec<(String, Spec)>) = match &object.content {
             Content::Class(_) | Content::Other => continue,
-            Content::Oci(spec) => (Observations::default(), vec![("container".to_owned(), (**spec).clone())]),
+            Content::Oci(spec) => (Observations::none(None), vec![("container".to_owned(), (**spec).clone())]),
             Content::Pod { metadata, spec, handler } => {
                 let namespace = object.namespace.as_deref().unwrap_or(namespace);
                 let containers = pod::containers(namespace, &object.name, metadata, spec)?;
                 let specs = containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect();
-                (pod::facts(handler), specs)
+                (Observations::none(Some(handler)), specs)
             }
         };
         for (what, spec) in specs {
             all.push((
                 format!("{} {}: {what}", object.kind, object.name),
-                decide(spec, &policy, &KernelSupport::assumed(), &facts),
+                judge(&spec, &policy, &KernelSupport::assumed(), &observed),
             ));
         }
     }

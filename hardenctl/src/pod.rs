@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hardened_sandbox::Observations;
 use hardened_sandbox::capability::CapabilitySet;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, PodSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
@@ -35,11 +34,6 @@ pub(crate) struct Judged {
     pub(crate) spec: Spec,
     /// What may break, though nothing is refused.
     pub(crate) warnings: Vec<String>,
-}
-
-/// What no manifest tells.
-pub(crate) fn facts(handler: &str) -> Observations {
-    Observations { container: "offline".to_owned(), handler: Some(handler.to_owned()), ..Observations::default() }
 }
 
 /// All containers of a pod, its sandbox first.
@@ -252,7 +246,7 @@ fn mounts(pod: &PodSpec, container: &Container, privileged: bool) -> Vec<Value> 
 }
 
 fn volume_mount(mount: &VolumeMount, volume: Option<&Volume>) -> Value {
-    let kept = || PathBuf::from(format!("/var/lib/kubelet/pods/{UID}/volumes/{}", mount.name));
+    let kept = || PathBuf::from(format!("/var/lib/kubelet/pods/{UID}/volumes/{}", folder_of(mount, volume)));
     let source = match volume.and_then(|v| v.host_path.as_ref()) {
         // A part of a hostPath is mounted from where the kubelet keeps it for the pod, but it is the
         // host's all the same.
@@ -269,6 +263,21 @@ fn volume_mount(mount: &VolumeMount, volume: Option<&Volume>) -> Value {
         Some(_) | None => "rprivate",
     });
     json!({"destination": mount.mount_path, "type": "bind", "source": source, "options": options})
+}
+
+/// Where the kubelet keeps a volume, below the pod's folder.
+fn folder_of(mount: &VolumeMount, volume: Option<&Volume>) -> String {
+    let name = &mount.name;
+    let is = |given: fn(&Volume) -> bool| volume.is_some_and(given);
+    let plugin = match () {
+        () if is(|v| v.empty_dir.is_some()) => "empty-dir",
+        () if is(|v| v.config_map.is_some()) => "configmap",
+        () if is(|v| v.secret.is_some()) => "secret",
+        () if is(|v| v.projected.is_some()) => "projected",
+        () if is(|v| v.downward_api.is_some()) => "downward-api",
+        () => return format!("kubernetes.io~csi/{name}/mount"),
+    };
+    format!("kubernetes.io~{plugin}/{name}")
 }
 
 /// Programs that need what no sandbox gives, and what they need it for.

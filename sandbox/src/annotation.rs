@@ -1,6 +1,6 @@
 //! What a pod asks for by annotation: only ever less.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::{Policy, Profile};
 use crate::refusal::Violation;
@@ -24,13 +24,11 @@ pub const ANNOTATIONS: &[(&str, &str)] = &[
 /// The sandbox, tightened by the pod's annotations.
 pub(crate) fn tighten(
     mut sandbox: Sandbox,
-    annotations: Option<&HashMap<String, String>>,
+    annotations: &BTreeMap<String, String>,
     policy: &Policy,
     violations: &mut Vec<Violation>,
 ) -> Sandbox {
-    let mut ours: Vec<_> = annotations.into_iter().flatten().filter(|(key, _)| key.starts_with(PREFIX)).collect();
-    ours.sort();
-    for (key, value) in ours {
+    for (key, value) in annotations {
         match (key.strip_prefix(PREFIX).unwrap_or_default(), value.as_str()) {
             ("profile", name) => match policy.profile(name) {
                 Some(profile) => sandbox = sandbox.meet(profile.sandbox()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::decision::Admission;
+use crate::decide::Admission;
 use crate::label;
 use crate::refusal::Note;
 use crate::sandbox::{Access, HostPaths, Sandbox, Users};

@@ -4,7 +4,7 @@
 //! at each open and mknod (Documentation/admin-guide/cgroup-v2.rst, "Device controller"), and
 //! libcontainer attaches none.
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use crate::bundle::DeviceRule;
 
 // Instruction codes: linux/bpf.h and linux/bpf_common.h; ALU and jumps are of 32 bits.
 const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
@@ -48,7 +48,7 @@ impl DeviceFilter {
     /// write, mknod) is answered by the last rule that names the device and that access. What no
     /// rule names is denied.
     #[must_use]
-    pub fn compile(rules: &[LinuxDeviceCgroup]) -> Self {
+    pub fn compile(rules: &[DeviceRule]) -> Self {
         use Register::{Asked, Context, Major, Minor, Result, Type};
         let mut program = vec![
             load(Asked, Context, TYPE_AND_ACCESS),
@@ -60,7 +60,7 @@ impl DeviceFilter {
         ];
         for rule in rules.iter().rev() {
             let access = access(rule);
-            let answer = if rule.allow() {
+            let answer = if rule.allow {
                 vec![
                     constant(AND, Asked, !access),
                     branch(JUMP_NOT_EQUAL, Asked, 0, 2),
@@ -76,16 +76,10 @@ impl DeviceFilter {
                     operation(EXIT, Result, Result, 0, 0),
                 ]
             };
-            let kind = match rule.typ().unwrap_or_default() {
-                LinuxDeviceType::A => None,
-                LinuxDeviceType::B => Some(BLOCK),
-                LinuxDeviceType::C | LinuxDeviceType::U => Some(CHARACTER),
-                // A named pipe is no device.
-                LinuxDeviceType::P => continue,
-            };
+            let kind = rule.block.map(|block| if block { BLOCK } else { CHARACTER });
             // A kernel's device numbers have 12 and 20 bits: a larger one is no device's.
             let number = |n: Option<i64>| n.filter(|n| *n >= 0).map(|n| i32::try_from(n).unwrap_or(i32::MAX));
-            let tests: Vec<_> = [(Type, kind), (Major, number(rule.major())), (Minor, number(rule.minor()))]
+            let tests: Vec<_> = [(Type, kind), (Major, number(rule.major)), (Minor, number(rule.minor))]
                 .into_iter()
                 .filter_map(|(register, wanted)| Some((register, wanted?)))
                 .collect();
@@ -108,10 +102,9 @@ impl DeviceFilter {
     }
 }
 
-/// Which access a rule is about; all where it does not say.
-fn access(rule: &LinuxDeviceCgroup) -> i32 {
-    let letters = rule.access().as_deref().unwrap_or("rwm");
-    ACCESS.iter().filter(|(letter, _)| letters.contains(*letter)).fold(0, |bits, (_, bit)| bits | bit)
+/// Which access a rule is about.
+fn access(rule: &DeviceRule) -> i32 {
+    ACCESS.iter().filter(|(letter, _)| rule.access.contains(*letter)).fold(0, |bits, (_, bit)| bits | bit)
 }
 
 fn load(to: Register, from: Register, offset: i16) -> u64 {
@@ -138,7 +131,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::devices::rule;
 
     /// What is asked of a device: type, major, minor, access.
     type Question = (i32, u32, u32, i32);
@@ -174,33 +166,25 @@ mod tests {
     }
 
     /// What the rules mean.
-    fn means(rules: &[LinuxDeviceCgroup], (kind, major, minor, asked): Question) -> bool {
-        let names = |rule: &LinuxDeviceCgroup, bit: i32| {
-            let same = match rule.typ().unwrap_or_default() {
-                LinuxDeviceType::A => true,
-                LinuxDeviceType::B => kind == BLOCK,
-                LinuxDeviceType::C | LinuxDeviceType::U => kind == CHARACTER,
-                LinuxDeviceType::P => false,
-            };
+    fn means(rules: &[DeviceRule], (kind, major, minor, asked): Question) -> bool {
+        let names = |rule: &DeviceRule, bit: i32| {
+            let same = rule.block.is_none_or(|block| block == (kind == BLOCK));
             let number = |wanted: Option<i64>, n: u32| wanted.is_none_or(|w| w < 0 || w == i64::from(n));
-            same && number(rule.major(), major) && number(rule.minor(), minor) && access(rule) & bit != 0
+            same && number(rule.major, major) && number(rule.minor, minor) && access(rule) & bit != 0
         };
-        let allowed = |bit| rules.iter().rev().find(|rule| names(rule, bit)).is_some_and(LinuxDeviceCgroup::allow);
+        let allowed = |bit| rules.iter().rev().find(|rule| names(rule, bit)).is_some_and(|rule| rule.allow);
         [1, 2, 4].into_iter().filter(|bit| asked & bit != 0).all(allowed)
     }
 
     prop_compose! {
         fn rules()(rules in proptest::collection::vec((
             any::<bool>(),
-            prop_oneof![
-                Just(LinuxDeviceType::A), Just(LinuxDeviceType::B), Just(LinuxDeviceType::C),
-                Just(LinuxDeviceType::U), Just(LinuxDeviceType::P)
-            ],
+            proptest::option::of(any::<bool>()),
             proptest::option::of(-1i64..4),
             proptest::option::of(-1i64..4),
             "r?w?m?",
-        ), 0..8)) -> Vec<LinuxDeviceCgroup> {
-            rules.into_iter().map(|(allow, kind, major, minor, access)| rule(allow, kind, major, minor, &access)).collect()
+        ), 0..8)) -> Vec<DeviceRule> {
+            rules.into_iter().map(|(allow, block, major, minor, access)| DeviceRule { allow, block, major, minor, access }).collect()
         }
     }
 
@@ -217,7 +201,8 @@ mod tests {
     #[test]
     fn what_no_rule_names_is_denied() {
         assert!(!run(&DeviceFilter::compile(&[]), (CHARACTER, 1, 3, 2)));
-        let null = [rule(true, LinuxDeviceType::C, Some(1), Some(3), "rw")];
+        let (block, major, minor) = (Some(false), Some(1), Some(3));
+        let null = [DeviceRule { allow: true, block, major, minor, access: "rw".to_owned() }];
         assert!(run(&DeviceFilter::compile(&null), (CHARACTER, 1, 3, 6)));
         assert!(!run(&DeviceFilter::compile(&null), (CHARACTER, 1, 3, 7)));
         assert!(!run(&DeviceFilter::compile(&null), (BLOCK, 1, 3, 2)));

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::Process;
+
 
 use crate::capability::CapabilitySet;
-use crate::decision::Observations;
-use crate::identity::Identity;
 use crate::kernel::{AppArmor, KernelSupport};
+use crate::observations::Observations;
 use crate::refusal::Violation;
+use crate::request::{Identity, ProcessRequest};
 use crate::sandbox::Sandbox;
 
 /// This product's own AppArmor profile (`configs/apparmor/hardened`). Every process is in it,
@@ -43,13 +43,13 @@ pub(crate) struct Labels {
 }
 
 /// The AppArmor profile that the process asks for, beyond this product's own.
-fn requested_apparmor(process: &Process) -> Option<&str> {
-    let name = process.apparmor_profile().as_deref().filter(|name| !name.is_empty() && *name != "unconfined")?;
+fn requested_apparmor(process: &ProcessRequest) -> Option<&str> {
+    let name = process.apparmor.as_deref().filter(|name| *name != "unconfined")?;
     (!RUNTIME_DEFAULT.contains(&name)).then_some(name)
 }
 
-fn requested_selinux(process: &Process) -> Option<&str> {
-    process.selinux_label().as_deref().filter(|label| !label.is_empty())
+fn requested_selinux(process: &ProcessRequest) -> Option<&str> {
+    process.selinux.as_deref()
 }
 
 /// The AppArmor profile that no process of the sandbox is without.
@@ -63,14 +63,14 @@ pub(crate) fn own_apparmor(sandbox: &Sandbox) -> Option<&'static str> {
 }
 
 /// What the process gets on this node.
-pub(crate) fn choose(process: &Process, sandbox: &Sandbox, host: &KernelSupport) -> Labels {
+pub(crate) fn choose(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport) -> Labels {
     let mut labels = Labels::default();
-    if host.apparmor != AppArmor::Off {
+    if kernel.apparmor != AppArmor::Off {
         labels.apparmor = sandbox.apparmor.clone();
         labels.apparmor.extend(requested_apparmor(process).map(str::to_owned));
         labels.apparmor.extend(own_apparmor(sandbox).map(str::to_owned));
     }
-    if host.selinux {
+    if kernel.selinux {
         // A privileged pod's sandbox asks for more than it gets.
         let requested = requested_selinux(process).filter(|label| sandbox.is_open() || may_have(label, sandbox));
         labels.selinux = requested.map(str::to_owned).or_else(|| sandbox.selinux.first().cloned());
@@ -85,10 +85,10 @@ pub(crate) fn complete(
     process: Option<&str>,
     files: Option<&str>,
     identity: &Identity,
-    facts: &Observations,
+    observed: &Observations,
 ) -> (String, String) {
     let said = process.or(files).and_then(|label| label.splitn(4, ':').nth(3)).map(str::to_owned);
-    let level = said.unwrap_or_else(|| level(identity.sandbox_id.as_deref().unwrap_or(&facts.container)));
+    let level = said.unwrap_or_else(|| level(identity.sandbox_id.as_deref().unwrap_or(&observed.container)));
     (
         process.map_or_else(|| format!("{SELINUX_PROCESS}:{SELINUX_TYPE}:{level}"), str::to_owned),
         files.map_or_else(|| format!("{SELINUX_FILE_TYPE}:{level}"), str::to_owned),
@@ -106,11 +106,11 @@ fn level(id: &str) -> String {
 }
 
 /// Refuses labels that cannot be had, or that the sandbox does not give.
-pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
-    check_apparmor(process, sandbox, host, violations);
-    check_selinux(process, sandbox, host, violations);
+pub(crate) fn check(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
+    check_apparmor(process, sandbox, kernel, violations);
+    check_selinux(process, sandbox, kernel, violations);
     let demands =
-        [(&sandbox.apparmor, host.apparmor == AppArmor::Off, "AppArmor"), (&sandbox.selinux, !host.selinux, "SELinux")];
+        [(&sandbox.apparmor, kernel.apparmor == AppArmor::Off, "AppArmor"), (&sandbox.selinux, !kernel.selinux, "SELinux")];
     for (labels, missing, what) in demands {
         if let (Some(label), true) = (labels.first(), missing) {
             violations.push(Violation::unsupported(
@@ -122,9 +122,9 @@ pub(crate) fn check(process: &Process, sandbox: &Sandbox, host: &KernelSupport, 
     }
 }
 
-fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
+fn check_apparmor(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
     let requested = requested_apparmor(process);
-    match &host.apparmor {
+    match &kernel.apparmor {
         AppArmor::Assumed => {}
         AppArmor::Off => {
             if let Some(name) = requested {
@@ -170,14 +170,14 @@ fn check_apparmor(process: &Process, sandbox: &Sandbox, host: &KernelSupport, vi
     }
 }
 
-fn check_selinux(process: &Process, sandbox: &Sandbox, host: &KernelSupport, violations: &mut Vec<Violation>) {
+fn check_selinux(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
     let Some(label) = requested_selinux(process) else { return };
     let mut refuse = |problem: String, advice: &str, by: fn(&'static str, String, String) -> Violation| {
         violations.push(
             by("process.selinuxLabel", problem, advice.to_owned()).of_container("securityContext.seLinuxOptions"),
         );
     };
-    if !host.selinux {
+    if !kernel.selinux {
         return refuse(
             format!("{label} is requested, and this node's kernel does not run SELinux"),
             "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, Mount};
-
+use crate::bundle::{Mount, MountFlag, MountKind, Propagation};
 use crate::kernel::KernelSupport;
 use crate::sandbox::{ExecRules, Sandbox};
-use crate::{devices, mounts};
 
 /// Entries of `/` that cannot be changed, by anyone in the container: where programs and
 /// libraries live (Filesystem Hierarchy Standard). `/sys` has nothing to write.
@@ -44,8 +42,8 @@ pub struct LandlockPlan {
 }
 
 impl LandlockPlan {
-    pub(crate) fn new(sandbox: &Sandbox, linux: &Linux, mounts: &[Mount], host: &KernelSupport) -> Self {
-        let writable: Vec<PathBuf> = mounts::writable(mounts).collect();
+    pub(crate) fn new(sandbox: &Sandbox, mounts: &[Mount], ioctl: Vec<PathBuf>, kernel: &KernelSupport) -> Self {
+        let writable: Vec<PathBuf> = writable(mounts).collect();
         let mut no_execute: Vec<PathBuf> = sandbox.no_execute.iter().cloned().collect();
         if !sandbox.execute_from_writable {
             no_execute.extend(SCRATCH.iter().map(PathBuf::from).chain(writable.iter().cloned()));
@@ -54,14 +52,14 @@ impl LandlockPlan {
             list.as_ref().map(|ports: &std::collections::BTreeSet<_>| ports.iter().copied().collect())
         };
         Self {
-            abi: host.landlock_abi,
+            abi: kernel.landlock_abi,
             system: SYSTEM.iter().map(|name| (*name).to_owned()).collect(),
             writable,
             read_only: false,
-            no_write: sandbox.no_write.iter().cloned().collect(),
+            no_write: sandbox.no_write.iter().cloned().chain(read_only_slaves(mounts)).collect(),
             no_execute,
             hidden: sandbox.hidden.iter().cloned().collect(),
-            ioctl: devices::IOCTL_PATHS.iter().map(PathBuf::from).chain(devices::paths(linux)).collect(),
+            ioctl,
             bind_tcp: ports(&sandbox.bind_tcp),
             connect_tcp: ports(&sandbox.connect_tcp),
             abstract_sockets: sandbox.abstract_sockets,
@@ -75,4 +73,25 @@ impl LandlockPlan {
         plan.hidden.extend(rules.hidden.iter().cloned());
         plan
     }
+}
+
+/// Where writable volumes are mounted, in the container.
+fn writable(mounts: &[Mount]) -> impl Iterator<Item = PathBuf> {
+    let is_writable = |mount: &&Mount| {
+        matches!(mount.kind, MountKind::Bind(_)) && !mount.flags.contains(MountFlag::ReadOnly)
+    };
+    mounts.iter().filter(is_writable).map(|mount| mount.destination.clone())
+}
+
+/// Where volumes are mounted that are read-only, and in which the host's later mounts appear: those
+/// have the flags that they have on the host, so Landlock keeps them from being written to.
+fn read_only_slaves(mounts: &[Mount]) -> impl Iterator<Item = PathBuf> {
+    let is_one = |mount: &&Mount| match &mount.kind {
+        MountKind::Bind(volume) => {
+            volume.propagation == Propagation::Slave && mount.flags.contains(MountFlag::ReadOnly)
+        }
+        MountKind::Proc { .. } | MountKind::Sysfs | MountKind::Tmpfs(_) | MountKind::Devpts(_) | MountKind::Mqueue
+        | MountKind::Cgroup => false,
+    };
+    mounts.iter().filter(is_one).map(|mount| mount.destination.clone())
 }

@@ -2,8 +2,9 @@
 //! makes it so.
 //!
 //! ```text
-//! OCI spec ──decide──▶ Decision ──Admit──▶ hardened spec + lock-down plan ──Lockdown──▶ execve
-//!                         └─────Refuse──▶ every violation at once
+//! config.json ──parse──▶ Request ──decide──▶ Admission ──▶ Bundle, written as libcontainer's spec
+//!                                     │          └──────▶ LockdownPlan
+//!                                     └──▶ Refusal: every violation at once
 //! ```
 //!
 //! Deciding is pure: no I/O, no thread, no process, no unsafe code. `hardened-node` looks at the node
@@ -14,38 +15,34 @@
 mod annotation;
 pub mod bundle;
 pub mod capability;
-mod decision;
+mod decide;
 mod describe;
 mod device_filter;
-mod devices;
 mod feature;
-mod identity;
 mod kernel;
 mod label;
 pub mod landlock_plan;
 mod mask_plan;
-mod mounts;
+mod observations;
 mod path;
 mod plan;
 pub mod policy;
-mod process;
 pub mod profile;
 mod refusal;
+mod request;
 mod sandbox;
 pub mod seccomp;
-mod user_namespace;
 
 pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
-pub use decision::{Admission, ExecAdmission, Observations, decide};
+pub use decide::{Admission, ExecAdmission, UserNamespace, decide, folder_of_volumes, judge, sources_to_locate};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};
-pub use identity::{Identity, Kind, handler_of};
 pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
-pub use mounts::{foreign_sources, is_bind, is_id_mapped, is_subpath};
+pub use observations::{Joined, Location, Observations, Source};
 pub use plan::{LockdownPlan, PlanError};
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
+pub use request::{Identity, Kind, ProcessRequest, Request, handler_of};
 pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};
-pub use user_namespace::UserNamespace;

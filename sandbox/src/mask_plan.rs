@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, Mount};
+use crate::bundle::{Mount, MountKind};
 
 /// Masks that the lock-down looks for, before anything else runs.
 ///
@@ -24,14 +24,13 @@ pub struct MaskPlan {
 
 impl MaskPlan {
     /// From the hardened mounts and masks.
-    pub(crate) fn new(linux: &Linux, mounts: &[Mount]) -> Self {
-        let mounted = |kind: &str| mounts.iter().any(|mount| mount.typ().as_deref() == Some(kind));
-        let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(PathBuf::from).collect();
+    pub(crate) fn new(mounts: &[Mount], masked: &[String], read_only: &[String]) -> Self {
+        let paths = |list: &[String]| list.iter().map(PathBuf::from).collect();
         Self {
-            proc: mounted("proc"),
-            sys: mounted("sysfs"),
-            masked: paths(linux.masked_paths()),
-            read_only: paths(linux.readonly_paths()),
+            proc: mounts.iter().any(|mount| matches!(mount.kind, MountKind::Proc { .. })),
+            sys: mounts.iter().any(|mount| matches!(mount.kind, MountKind::Sysfs)),
+            masked: paths(masked),
+            read_only: paths(read_only),
         }
     }
 }

@@ -12,6 +12,18 @@ pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
     (plain && !path.components().any(|part| part == Component::ParentDir)).then(|| path.components().collect())
 }
 
+/// A path with its `..` taken by name, as if there were no symbolic link in it.
+pub(crate) fn without_dots(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut clean, part| {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) | Component::Normal(_) => clean.push(part),
+        }
+        clean
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

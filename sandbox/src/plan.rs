@@ -12,7 +12,7 @@ use crate::seccomp::Program;
 const MAX_PLAN_BYTES: usize = 1 << 20;
 
 /// The five capability sets of a process: capabilities(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capabilities {
     /// The most that any later `execve` can give.
@@ -42,8 +42,6 @@ pub struct LockdownPlan {
     pub apparmor: BTreeSet<String>,
     /// SELinux label to take on `execve`.
     pub selinux: Option<String>,
-    /// SELinux label of the root file system, for who mounts it.
-    pub files_label: Option<String>,
     /// Rights to files and ports; absent for a privileged container alone.
     #[serde(deserialize_with = "Option::deserialize")]
     pub landlock: Option<LandlockPlan>,
@@ -52,9 +50,6 @@ pub struct LockdownPlan {
     /// Working directory. The lock-down goes there itself: as the container's user, and with an
     /// error that names it.
     pub cwd: PathBuf,
-    /// Executable memfds are to be refused in the container's pid namespace. Set by the launcher,
-    /// before the payload starts: libcontainer takes it for a sysctl of the host.
-    pub memfd_noexec: bool,
     /// `HOME` is to be looked up for this uid in the image's `/etc/passwd`, inside the sandbox;
     /// absent where the spec brings a `HOME`.
     pub home: Option<u32>,

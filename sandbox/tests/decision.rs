@@ -1,12 +1,14 @@
 //! The decision, from outside: specs in, hardened specs or refusals out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
-use hardened_sandbox::capability::CapabilitySet;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Admission, AppArmor, KernelSupport, LockdownPlan, Observations, Reason, Refusal};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use hardened_sandbox::bundle::{self, FileId, NamespaceKind, Places};
+use hardened_sandbox::{
+    Admission, AppArmor, Joined, KernelSupport, LockdownPlan, Observations, ProcessRequest, Reason, Refusal,
+};
+use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
@@ -25,7 +27,34 @@ fn host() -> KernelSupport {
 
 /// A node without policy files.
 fn decide(spec: Spec, host: &KernelSupport, facts: &Observations) -> Result<Admission, Refusal> {
-    hardened_sandbox::decide(spec, &Policy::built_in(Arch::native().unwrap()), host, facts)
+    let container = if facts.container.is_empty() { "c".to_owned() } else { facts.container.clone() };
+    let facts = Observations { container, namespace: "default".to_owned(), ..facts.clone() };
+    hardened_sandbox::judge(&spec, &Policy::built_in(Arch::native().unwrap()), host, &facts)
+}
+
+/// Places as a launcher prepares them.
+fn places(admission: &Admission) -> Places {
+    let bundle = admission.bundle();
+    Places {
+        root: "/rootfs".into(),
+        volumes: bundle.volumes().map(|(n, ..)| (n, format!("/mounts/{n}").into())).collect(),
+        cgroups: vec![("/mounts/cgroup".into(), "".into())],
+        namespaces: bundle
+            .namespaces
+            .iter()
+            .filter(|n| n.joins.is_some())
+            .map(|n| (n.kind, format!("/ns/{}", n.kind.file_name()).into()))
+            .collect(),
+        destinations: bundle.mounts.iter().map(|mount| mount.destination.clone()).collect(),
+    }
+}
+
+fn written(admission: &Admission) -> Spec {
+    bundle::write(admission.bundle(), &places(admission)).unwrap()
+}
+
+fn process(text: Value) -> ProcessRequest {
+    ProcessRequest::of_exec(text.to_string().as_bytes(), &Default::default()).unwrap()
 }
 
 fn spec(change: impl FnOnce(&mut Value)) -> Spec {
@@ -58,7 +87,7 @@ fn sorted(value: Value) -> Value {
 #[test]
 fn containerds_default_spec_is_hardened() {
     let admission = decide(spec(|_| {}), &host(), &Observations::default()).unwrap();
-    insta::assert_json_snapshot!("hardened-spec", sorted(serde_json::to_value(admission.spec()).unwrap()));
+    insta::assert_json_snapshot!("hardened-spec", sorted(serde_json::to_value(written(&admission)).unwrap()));
     insta::assert_debug_snapshot!("hardened-notes", admission.notes());
     let mut plan = serde_json::to_value(admission.plan()).unwrap();
     plan["seccomp"] = json!("(compiled)");
@@ -71,7 +100,8 @@ fn a_privileged_container_is_refused_with_every_violation() {
     hostile["process"]["args"] = json!(["/bin/true"]);
     hostile["process"]["cwd"] = json!("/proc/self/fd/9");
     hostile["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": "/x"}]);
-    let facts = Observations { host_namespaces: vec![LinuxNamespaceType::Pid], ..Observations::default() };
+    let hosts = Joined { file: FileId { device: 4, inode: 1 }, is_hosts: true };
+    let facts = Observations { namespaces: [(NamespaceKind::Pid, hosts)].into(), ..Observations::default() };
     let (reason, text) = refusal(serde_json::from_value(hostile).unwrap(), &host(), &facts);
     assert_eq!(reason, Reason::Policy);
     insta::assert_snapshot!("refusal", text);
@@ -125,7 +155,7 @@ fn selinux_labels_are_the_pods_within_bounds_or_its_own() {
     let of = |label: &str| {
         let asked = spec(|s| s["process"]["selinuxLabel"] = json!(label));
         let facts = Observations { container: "web".to_owned(), ..Observations::default() };
-        decide(asked, &able, &facts).map(|a| (a.plan().selinux.clone().unwrap(), a.plan().files_label.clone().unwrap()))
+        decide(asked, &able, &facts).map(|a| (a.plan().selinux.clone().unwrap(), a.bundle().files_label.clone().unwrap()))
     };
     let (process, files) = of("").unwrap();
     assert!(process.starts_with("system_u:system_r:container_t:s0:c"), "{process}");
@@ -181,7 +211,7 @@ fn nothing_that_a_pod_asks_for_widens_the_sandbox() {
         for set in [c.bounding, c.effective, c.permitted, c.inheritable, c.ambient] {
             assert!(set.is_subset(widest.capabilities()), "{set}");
         }
-        assert_eq!(admission.spec().process().as_ref().unwrap().no_new_privileges(), Some(true));
+        assert_eq!(written(&admission).process().as_ref().unwrap().no_new_privileges(), Some(true));
     }
 }
 
@@ -190,14 +220,13 @@ fn an_exec_gets_no_more_than_its_container() {
     let restricted = spec(|s| s["annotations"] = json!({"io.containerd.hardened.v1/profile": "restricted"}));
     let admission = decide(restricted.clone(), &host(), &Observations::default()).unwrap();
     // containerd hands over its own stored process, as the pod wrote it.
-    let exec = admission.decide_exec(restricted.process().clone().unwrap()).unwrap();
+    let stored = serde_json::to_value(restricted.process()).unwrap();
+    let exec = admission.decide_exec(&process(stored.clone())).unwrap();
     assert_eq!(exec.plan(), &LockdownPlan { masks: None, ..admission.plan().clone() });
-    assert_eq!(exec.process(), admission.spec().process().as_ref().unwrap());
-    let mut beyond = restricted.process().clone().unwrap();
-    let mut capabilities = beyond.capabilities().clone().unwrap();
-    capabilities.set_effective(Some("SYS_ADMIN".parse::<CapabilitySet>().unwrap().to_oci()));
-    beyond.set_capabilities(Some(capabilities));
-    let refused = admission.decide_exec(beyond).unwrap_err();
+    assert_eq!(exec.process(), &admission.bundle().process);
+    let mut beyond = stored;
+    beyond["capabilities"]["effective"] = json!(["CAP_SYS_ADMIN"]);
+    let refused = admission.decide_exec(&process(beyond)).unwrap_err();
     insta::assert_snapshot!(refused, @"hardened: refused by profile baseline (built in): process.capabilities: added: SYS_ADMIN, which the profile does not give -> take them out of securityContext.capabilities.add, and run without privileged.");
 }
 
@@ -242,13 +271,12 @@ fn a_user_namespace_is_taken_and_told() {
     let told = admission.summary().sandbox;
     assert!(told.iter().any(|(key, value)| key == "user namespace" && value.contains("65536")), "{told:?}");
     // Its root may raise no limit, whatever the shim may.
-    let limits = admission.spec().process().as_ref().unwrap().rlimits().clone().unwrap();
-    assert!(limits.iter().all(|limit| limit.hard() <= 512), "{limits:?}");
+    let limits = &admission.bundle().process.rlimits;
+    assert!(!limits.is_empty() && limits.values().all(|(_, hard)| *hard <= 512), "{limits:?}");
 
-    let process =
-        |uid: u32| serde_json::from_value(json!({"cwd": "/", "args": ["x"], "user": {"uid": uid, "gid": 0}})).unwrap();
-    assert!(admission.decide_exec(process(65535)).is_ok());
-    let error = admission.decide_exec(process(65536)).unwrap_err().to_string();
+    let of = |uid: u32| process(json!({"cwd": "/", "args": ["x"], "user": {"uid": uid, "gid": 0}}));
+    assert!(admission.decide_exec(&of(65535)).is_ok());
+    let error = admission.decide_exec(&of(65536)).unwrap_err().to_string();
     assert!(error.contains("65536 is not mapped"), "{error}");
 }
 
@@ -275,7 +303,7 @@ fn user_namespaces_that_are_none_are_refused() {
         ("process.user.gid: 70000 is not mapped", |s| {
             s["process"]["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [70000]})
         }),
-        ("mounts[/v]: uidMappings and gidMappings go together", |s| {
+        ("mounts[/v]: uidMappings and gidMappings belong together", |s| {
             volume(
                 s,
                 json!({"destination": "/v", "type": "bind", "source": "/srv/v", "uidMappings": one(0, 65536, 9)}),
@@ -284,7 +312,7 @@ fn user_namespaces_that_are_none_are_refused() {
         ("mounts[/v]: only bind mounts", |s| {
             volume(s, json!({"destination": "/v", "type": "tmpfs", "source": "tmpfs", "options": ["idmap"]}));
         }),
-        ("a user namespace goes with none of the host's namespaces", |s| {
+        ("a user namespace cannot be combined with the host's namespaces", |s| {
             s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "network");
         }),
     ];
@@ -293,7 +321,7 @@ fn user_namespaces_that_are_none_are_refused() {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
     let facts = Observations {
-        host_namespaces: vec![LinuxNamespaceType::User],
+        namespaces: [(NamespaceKind::User, Joined { file: FileId { device: 4, inode: 1 }, is_hosts: true })].into(),
         other_devices: vec!["/dev/fuse".into()],
         ..Observations::default()
     };

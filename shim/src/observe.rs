@@ -1,74 +1,105 @@
-//! What only the node can tell about a spec.
+//! What only the node can tell about a container. All of it is looked up here, before the decision.
 
+use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use hardened_node::mountinfo::MountTable;
+use hardened_node::paths;
+use hardened_sandbox::bundle::{DeviceNode, FileId, NamespaceKind};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Observations, foreign_sources, handler_of, is_bind, is_subpath};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use hardened_sandbox::{
+    Joined, Observations, Request, Source, folder_of_volumes, handler_of, sources_to_locate,
+};
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
 
-/// Which namespaces that the spec joins by path are the host's own, where its bind mounts really
-/// come from, and which of its SELinux labels the node does not know.
+/// Looks at what a container asks for: where its volumes really are, and what the policy grants; which
+/// namespaces it joins; labels and devices.
 ///
 /// # Errors
-/// A namespace or a source that cannot be looked at: it might be one of them.
-pub(crate) fn facts(spec: &Spec, container: &str) -> anyhow::Result<Observations> {
-    let mut facts = Observations { container: container.to_owned(), handler: handler(), ..Observations::default() };
-    for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
-        let Some(source) = mount.source().clone().filter(|source| source.is_absolute()) else { continue };
-        // What is not there yet could be anything when it is mounted.
-        let real = std::fs::canonicalize(&source).with_context(|| {
-            format!("config.json: mounts[{}]: source {}", mount.destination().display(), source.display())
-        })?;
-        facts.sources.insert(source, real);
+/// A volume or a namespace that cannot be looked at: it might be anything.
+pub(crate) fn observe(request: &Request, policy: &Policy, namespace: &str, container: &str) -> Result<Observations> {
+    let mut observed = Observations {
+        container: container.to_owned(),
+        namespace: namespace.to_owned(),
+        handler: handler(),
+        ..Observations::default()
+    };
+    for (spelled, _) in request.sources() {
+        let source = look_at(spelled)
+            .with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
+        observed.sources.insert(spelled.to_owned(), source);
     }
-    let process = spec.process().as_ref().and_then(|p| p.selinux_label().clone());
-    let files = spec.linux().as_ref().and_then(|l| l.mount_label().clone());
-    facts.unknown_labels.extend([process, files].into_iter().flatten().filter(|label| is_unknown(label)));
-    let devices = spec.linux().as_ref().and_then(|l| l.devices().as_ref()).into_iter().flatten();
-    facts.other_devices.extend(devices.filter(|device| !is_on_host(device)).map(|device| device.path().clone()));
-    for namespace in spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).into_iter().flatten() {
-        if let Some(path) = namespace.path()
-            && is_own(namespace.typ(), path)
-                .with_context(|| format!("config.json: linux.namespaces: look at {}", path.display()))?
-        {
-            facts.host_namespaces.push(namespace.typ());
-        }
+    locate(request, policy, &mut observed)?;
+    for (kind, path) in request.joined() {
+        let joined = joined(kind, path)
+            .with_context(|| format!("config.json: linux.namespaces: look at {}", path.display()))?;
+        observed.namespaces.insert(kind, joined);
     }
-    Ok(facts)
+    observed.unknown_labels.extend(request.selinux_labels().filter(|label| is_unknown(label)).map(str::to_owned));
+    let others = request.devices().iter().filter(|device| !is_on_host(device));
+    observed.other_devices.extend(others.map(|device| device.path.clone()));
+    Ok(observed)
 }
 
-/// By which other paths the host shows parts of volumes, and what the policy has rules for, where a
-/// source is judged by those.
-///
-/// # Errors
-/// The mount table cannot be read, or does not have a source.
-pub(crate) fn look_at_paths(facts: &mut Observations, spec: &Spec, policy: &Policy) -> anyhow::Result<()> {
-    if foreign_sources(spec, facts).next().is_none() {
+/// What is at the source of a bind mount. What is not there yet could be anything when it is mounted.
+fn look_at(spelled: &Path) -> Result<Source> {
+    let path = spelled.canonicalize().context("follow it")?;
+    let handle = paths::open_without_links(&path).context("open it")?;
+    let found = fs::File::from(handle).metadata().context("look at it")?;
+    let file = FileId { device: found.dev(), inode: found.ino() };
+    Ok(Source { path, file, is_directory: found.is_dir(), location: None, below: Vec::new() })
+}
+
+/// Finds where sources lie that are not kept for the pod, with what is mounted below them, and where the
+/// paths are that the policy has rules for. The mount table is read only for those.
+fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Result<()> {
+    let foreign: Vec<(PathBuf, bool)> =
+        sources_to_locate(request, observed).map(|(path, recursive)| (path.to_owned(), recursive)).collect();
+    if foreign.is_empty() {
         return Ok(());
     }
     let table = MountTable::read()?;
-    for real in facts.sources.values().filter(|real| is_subpath(real)) {
-        let paths = table.seen_at(real).with_context(|| format!("config.json: mounts: source {}", real.display()))?;
-        facts.shown_at.insert(real.clone(), paths);
+    for (spelled, recursive) in &foreign {
+        let Some(source) = observed.sources.get_mut(spelled) else { continue };
+        let handle = paths::open_without_links(&source.path)
+            .with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
+        source.location = Some(table.locate(&handle, &source.path)?);
+        if *recursive {
+            source.below = table.below(&source.path).collect();
+        }
     }
-    // A part of the pod's own volume is the pod's.
-    if foreign_sources(spec, facts).next().is_none() {
-        return Ok(());
+    for folder in foreign.iter().filter_map(|(spelled, _)| folder_of_volumes(request, spelled)) {
+        for volume in volumes(&folder) {
+            let handle = paths::open_without_links(&volume).with_context(|| format!("open {}", volume.display()))?;
+            let location = table.locate(&handle, &volume)?;
+            observed.volumes.push((volume, location));
+        }
     }
-    for path in policy.host_paths() {
-        // What is not there is seen nowhere.
-        let Ok(real) = std::fs::canonicalize(path) else { continue };
-        let mut others = table.seen_at(&real)?;
-        others.retain(|other| other != path);
-        facts.also_at.insert(path.to_owned(), others);
+    for (path, real) in paths::resolve_all(policy.host_paths().into_iter()) {
+        // It may have gone meanwhile: then nothing is there to be granted.
+        if let Ok(handle) = paths::open_without_links(&real) {
+            observed.places.insert(path, table.locate(&handle, &real)?);
+        }
     }
     Ok(())
+}
+
+/// The volumes that the kubelet keeps in a pod's folder: `PLUGIN/NAME`, or `PLUGIN/NAME/mount` of CSI.
+fn volumes(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        // What is not there holds nothing.
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    let volumes = entries(&folder).into_iter().flat_map(|plugin| entries(&plugin));
+    // What lies beside a CSI driver's mount is the kubelet's own.
+    let is_csi = |volume: &Path| volume.parent().is_some_and(|plugin| plugin.ends_with("kubernetes.io~csi"));
+    let whole = volumes.map(|volume| if is_csi(&volume) { volume.join("mount") } else { volume });
+    whole.filter(|volume| volume.symlink_metadata().is_ok_and(|found| found.is_dir())).collect()
 }
 
 /// The runtime handler, which `start` has passed on by this program's name.
@@ -78,35 +109,23 @@ fn handler() -> Option<String> {
 }
 
 /// Whether the device is the one that has its path on the host.
-fn is_on_host(device: &LinuxDevice) -> bool {
-    let Ok(found) = std::fs::metadata(device.path()) else { return false };
-    let same_kind = match device.typ() {
-        LinuxDeviceType::B => found.file_type().is_block_device(),
-        LinuxDeviceType::C | LinuxDeviceType::U => found.file_type().is_char_device(),
-        LinuxDeviceType::A | LinuxDeviceType::P => false,
-    };
+fn is_on_host(device: &DeviceNode) -> bool {
+    let Ok(found) = fs::metadata(&device.path) else { return false };
+    let kind = found.file_type();
+    let same_kind = if device.block { kind.is_block_device() } else { kind.is_char_device() };
     let numbers = (i64::from(libc::major(found.rdev())), i64::from(libc::minor(found.rdev())));
-    same_kind && numbers == (device.major(), device.minor())
+    same_kind && numbers == (device.major, device.minor)
 }
 
 /// Whether SELinux is there and does not know the label.
 fn is_unknown(label: &str) -> bool {
-    !label.is_empty()
-        && std::fs::write(SELINUX_CONTEXT, label).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidInput)
+    fs::write(SELINUX_CONTEXT, label).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidInput)
 }
 
-/// Whether a path leads to this process's own namespace.
-fn is_own(kind: LinuxNamespaceType, path: &Path) -> std::io::Result<bool> {
-    let name = match kind {
-        LinuxNamespaceType::Mount => "mnt",
-        LinuxNamespaceType::Cgroup => "cgroup",
-        LinuxNamespaceType::Uts => "uts",
-        LinuxNamespaceType::Ipc => "ipc",
-        LinuxNamespaceType::User => "user",
-        LinuxNamespaceType::Pid => "pid",
-        LinuxNamespaceType::Network => "net",
-        LinuxNamespaceType::Time => "time",
-    };
-    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino()));
-    Ok(identity(path)? == identity(&Path::new("/proc/self/ns").join(name))?)
+/// Which namespace a path leads to, and whether it is this process's own: the host's.
+fn joined(kind: NamespaceKind, path: &Path) -> std::io::Result<Joined> {
+    let identity = |path: &Path| fs::metadata(path).map(|m| FileId { device: m.dev(), inode: m.ino() });
+    let file = identity(path)?;
+    let own = identity(&Path::new("/proc/self/ns").join(kind.file_name()))?;
+    Ok(Joined { file, is_hosts: file == own })
 }

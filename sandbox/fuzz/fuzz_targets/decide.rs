@@ -1,35 +1,51 @@
-//! A foreign OCI spec must be decided on without a panic, and what is admitted must be hardened.
+//! A foreign OCI spec must be parsed and decided on without a panic, and what is admitted must be hardened.
 #![no_main]
 
+use hardened_sandbox::bundle::{self, MountFlag, MountKind, Places};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Observations, KernelSupport, LockdownPlan, decide};
+use hardened_sandbox::{KernelSupport, Observations, ProcessRequest, Request, decide};
 use libfuzzer_sys::fuzz_target;
-use oci_spec::runtime::Spec;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(spec) = serde_json::from_slice::<Spec>(data) else { return };
     let arch = Arch::native().expect("an architecture that we know");
     let baseline = BuiltIn::Baseline.sandbox(arch).capabilities();
-    let admission = match decide(spec, &Policy::built_in(arch), &KernelSupport::assumed(), &Observations::default()) {
+    let decided = Request::from_json(data)
+        .and_then(|r| decide(&r, &Policy::built_in(arch), &KernelSupport::assumed(), &Observations::none(None)));
+    let admission = match decided {
         Ok(admission) => admission,
         Err(refusal) => {
             assert!(!refusal.violations().is_empty() && !refusal.to_string().is_empty());
             return;
         }
     };
-    let process = admission.spec().process().as_ref().expect("an admitted spec has a process");
-    assert_eq!(process.no_new_privileges(), Some(true));
     let plan = admission.plan();
     assert!(plan.capabilities.bounding.is_subset(baseline));
     assert!(plan.capabilities.ambient.is_subset(baseline));
-    let linux = admission.spec().linux().as_ref().expect("an admitted spec has a linux section");
-    assert!(linux.seccomp().is_none() && linux.masked_paths().as_ref().is_some_and(|p| p.len() > 10));
-    let bytes = plan.encode().expect("a plan that was made can be encoded");
-    assert_eq!(&LockdownPlan::decode(&bytes).expect("and decoded"), plan);
+    let bundle = admission.bundle();
+    assert!(bundle.masked_paths.len() > 10);
+    for mount in &bundle.mounts {
+        assert!(mount.destination.is_absolute() && !mount.destination.ends_with(".."));
+        let read_only = mount.flags.contains(MountFlag::ReadOnly);
+        assert!(read_only || !matches!(mount.kind, MountKind::Sysfs | MountKind::Cgroup));
+    }
+    let places = Places {
+        root: "/rootfs".into(),
+        volumes: bundle.volumes().map(|(number, ..)| (number, "/volume".into())).collect(),
+        cgroups: vec![("/cgroup".into(), "".into())],
+        namespaces: bundle.namespaces.iter().map(|namespace| (namespace.kind, "/ns".into())).collect(),
+        destinations: bundle.mounts.iter().map(|mount| mount.destination.clone()).collect(),
+    };
+    let spec = bundle::write(bundle, &places).expect("what is admitted can be written");
+    assert_eq!(spec.process().as_ref().and_then(|process| process.no_new_privileges()), Some(true));
+    assert!(spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_none() && linux.resources().is_none()));
+    assert!(spec.annotations().is_none());
     // An exec of the same process is admitted too, and gets no more.
-    let exec = admission.decide_exec(process.clone()).expect("the container's own process may be executed");
+    let stored: serde_json::Value = serde_json::from_slice(data).expect("it was parsed");
+    let process = ProcessRequest::of_exec(stored["process"].to_string().as_bytes(), admission.identity())
+        .expect("the container's own process is one");
+    let exec = admission.decide_exec(&process).expect("and may be executed");
     assert_eq!(exec.plan().capabilities, plan.capabilities);
     assert_eq!(exec.plan().seccomp, plan.seccomp);
 });

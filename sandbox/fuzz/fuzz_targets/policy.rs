@@ -4,7 +4,7 @@
 
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{ANNOTATIONS, Observations, KernelSupport, decide};
+use hardened_sandbox::{ANNOTATIONS, KernelSupport, Observations, judge};
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::Spec;
 
@@ -36,10 +36,10 @@ fuzz_target!(|data: &[u8]| {
         spec["annotations"][key] = value.into();
     }
     let wished: Spec = serde_json::from_value(spec).expect("annotations are strings");
-    let judge = |spec| decide(spec, &policy, &KernelSupport::assumed(), &Observations::default());
-    let Ok(wished) = judge(wished) else { return };
+    let judge = |spec: &Spec| judge(spec, &policy, &KernelSupport::assumed(), &Observations::none(None));
+    let Ok(wished) = judge(&wished) else { return };
     assert!(!wished.is_privileged());
-    let Ok(alone) = judge(alone) else { return };
+    let Ok(alone) = judge(&alone) else { return };
     assert!(wished.plan().capabilities.bounding.is_subset(alone.plan().capabilities.bounding));
     for (_, number) in arch.calls().step_by(7) {
         let allows =

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod mountinfo;
+pub mod paths;
 pub mod policy_files;
 mod probe;
 

@@ -1,13 +1,13 @@
-//! The host's mount table: by which paths the same files are seen.
+//! The host's mount table: where files lie, by whatever path they are seen.
 
 use std::ffi::OsString;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use hardened_sandbox::Location;
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 /// The mounts of this mount namespace.
 #[derive(Debug)]
@@ -16,8 +16,9 @@ pub struct MountTable(Vec<Mount>);
 /// A mount: proc_pid_mountinfo(5).
 #[derive(Debug)]
 struct Mount {
-    id: Vec<u8>,
-    device: Vec<u8>,
+    id: u64,
+    /// `major:minor`.
+    device: String,
     /// Which part of its file system is mounted.
     root: PathBuf,
     point: PathBuf,
@@ -29,48 +30,50 @@ impl MountTable {
     /// # Errors
     /// procfs cannot be read.
     pub fn read() -> Result<Self> {
-        Ok(Self::parse(&read("/proc/self/mountinfo")?))
+        Ok(Self::parse(&std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?))
     }
 
     fn parse(table: &[u8]) -> Self {
         Self(table.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
     }
 
-    /// Every path by which what is at a path is seen, that one among them: where the file lies in its
-    /// file system, and wherever a part of that file system is mounted which has it.
+    /// Where what a handle is on lies: its file system, and the path in it. `path` is the handle's own,
+    /// without any symbolic link.
     ///
     /// # Errors
-    /// The path cannot be opened, has a link in it, or is in no mount of the table.
-    pub fn seen_at(&self, path: &Path) -> Result<Vec<PathBuf>> {
-        let show = path.display();
-        let file = openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-            .with_context(|| format!("open {show}"))?;
-        let info = read(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
-        let info = String::from_utf8_lossy(&info);
-        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).context("no mnt_id in fdinfo")?.trim();
-        self.aliases(mount, path).with_context(|| format!("{show}: mount {mount} is not in /proc/self/mountinfo"))
+    /// The mount of the handle is not in the table.
+    pub fn locate(&self, handle: impl AsFd, path: &Path) -> Result<Location> {
+        let found = statx(handle, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+            .with_context(|| format!("statx {}", path.display()))?;
+        self.location(found.stx_mnt_id, path)
+            .with_context(|| format!("{}: mount {} is not in the mount table", path.display(), found.stx_mnt_id))
     }
 
-    /// Paths that show what is at `path` in the mount of that id.
-    fn aliases(&self, id: &str, path: &Path) -> Option<Vec<PathBuf>> {
-        let own = self.0.iter().find(|mount| mount.id == id.as_bytes())?;
-        let file = join(&own.root, path.strip_prefix(&own.point).ok()?);
-        let same = self.0.iter().filter(|mount| mount.device == own.device);
-        Some(same.filter_map(|mount| Some(join(&mount.point, file.strip_prefix(&mount.root).ok()?))).collect())
+    /// The mounts below a path, and where they lie.
+    pub fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (PathBuf, Location)> + 'a {
+        let below = self.0.iter().filter(move |mount| mount.point != path && mount.point.starts_with(path));
+        below.map(|mount| (mount.point.clone(), mount.location(Path::new(""))))
+    }
+
+    fn location(&self, id: u64, path: &Path) -> Option<Location> {
+        let mount = self.0.iter().find(|mount| mount.id == id)?;
+        Some(mount.location(path.strip_prefix(&mount.point).ok()?))
     }
 }
 
 impl Mount {
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
-        let id = fields.next()?.to_owned();
-        let device = fields.nth(1)?.to_owned();
+        let text = |field: &[u8]| std::str::from_utf8(field).ok().map(str::to_owned);
+        let id = text(fields.next()?)?.parse().ok()?;
+        let device = text(fields.nth(1)?)?;
         Some(Self { id, device, root: unescape(fields.next()?), point: unescape(fields.next()?) })
     }
-}
 
-fn read(name: &str) -> Result<Vec<u8>> {
-    std::fs::read(name).with_context(|| format!("read {name}"))
+    /// Of what lies below its root.
+    fn location(&self, below: &Path) -> Location {
+        Location { file_system: self.device.clone(), path: join(&self.root, below) }
+    }
 }
 
 /// As [`Path::join`], but for nothing, which would add a slash.
@@ -112,27 +115,28 @@ mod tests {
 ";
 
     #[test]
-    fn what_a_subpath_shows_is_found_by_its_file_system() {
-        let of = |id: &str, path: &str| -> Vec<String> {
-            let found = MountTable::parse(TABLE).aliases(id, Path::new(path)).unwrap_or_default();
-            found.iter().map(|path| path.display().to_string()).collect()
+    fn a_file_is_located_by_its_file_system_and_the_path_in_it() {
+        let table = MountTable::parse(TABLE);
+        let at = |id: u64, path: &str| {
+            table.location(id, Path::new(path)).map(|place| format!("{} {}", place.file_system, place.path.display()))
         };
         let subpath = |n: u32| format!("/var/lib/kubelet/pods/0aa/volume-subpaths/v/web/{n}");
-        let host = of("50", &subpath(0));
-        assert!(host.contains(&"/etc/a b".to_owned()) && host.contains(&subpath(0)), "{host:?}");
-        let volume = of("51", &subpath(1));
-        assert!(volume.contains(&"/var/lib/kubelet/pods/0aa/volumes/csi/v1/mount/sub".to_owned()), "{volume:?}");
-        assert_eq!(volume.len(), 3);
-        assert!(of("52", &subpath(2)).contains(&"/".to_owned()));
-        assert!(of("99", "/x").is_empty() && of("30", "/x").is_empty());
+        assert_eq!(at(22, "/etc/ssh").as_deref(), Some("8:1 /etc/ssh"));
+        assert_eq!(at(50, &subpath(0)).as_deref(), Some("8:1 /etc/a b"));
+        assert_eq!(at(51, &subpath(1)).as_deref(), Some("8:17 /sub"));
+        assert_eq!(at(52, &subpath(2)).as_deref(), Some("8:1 /"));
+        assert_eq!((at(99, "/x"), at(30, "/x")), (None, None));
+        let below: Vec<_> = table.below(Path::new("/var/lib/kubelet/pods/0aa/volumes")).collect();
+        let volume = "/var/lib/kubelet/pods/0aa/volumes/csi/v1/mount";
+        assert_eq!(below, [(volume.into(), Location { file_system: "8:17".into(), path: "/".into() })]);
     }
 
     #[test]
     fn this_machines_own_table_is_read() {
         let table = MountTable::read().unwrap();
-        let found = table.seen_at(Path::new("/proc/self")).unwrap_err();
-        assert!(format!("{found:#}").contains("open /proc/self"), "{found:#}");
-        assert!(table.seen_at(Path::new("/proc/version")).unwrap().contains(&"/proc/version".into()));
+        let file = std::fs::File::open("/proc/version").unwrap();
+        assert_eq!(table.locate(&file, Path::new("/proc/version")).unwrap().path, Path::new("/version"));
+        assert!(table.below(Path::new("/")).count() > 0);
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub struct Bundle {
     /// `oom_score_adj`, -1000 to 1000: proc_pid_oom_score_adj(5).
     #[serde(deserialize_with = "Option::deserialize")]
     pub oom_score_adj: Option<i32>,
+    /// SELinux label of the files of the root file system, for the launcher that mounts it.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub files_label: Option<String>,
+    /// Whether executable memfds are refused in the container's pid namespace: `vm.memfd_noexec = 2`.
+    pub memfd_noexec: bool,
     /// The node's own programs that run outside of the container while it is made.
     pub hooks: Hooks,
 }

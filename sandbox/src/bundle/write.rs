@@ -55,7 +55,6 @@ pub fn write(bundle: &Bundle, places: &Places) -> Result<Spec, OciSpecError> {
     }
     if !bundle.hooks.is_empty() {
         let list = |hooks: &[Hook]| hooks.iter().map(hook).collect::<Result<Vec<_>, _>>();
-        #[expect(deprecated, reason = "NVIDIA's runtime still asks for prestart hooks")]
         let hooks = HooksBuilder::default().prestart(list(&bundle.hooks.prestart)?);
         let hooks = hooks
             .create_runtime(list(&bundle.hooks.create_runtime)?)

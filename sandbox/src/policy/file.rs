@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::pattern::Patterns;
-use crate::identity::Kind;
+use crate::request::Kind;
 use crate::sandbox::{Access, HostNamespace};
 
 /// A policy file: `/etc/hardened/policy.toml`, or one of `/etc/hardened/policy.d/*.toml`.

@@ -21,7 +21,7 @@ use self::file::{LandlockDemand, ProfileTable};
 pub use self::file::{PathAccess, PolicyFile, SocketFamily};
 pub use self::pattern::Patterns;
 pub use self::rule::Rule;
-use crate::identity::Identity;
+use crate::request::Identity;
 use crate::profile::BuiltIn;
 use crate::sandbox::{HostNamespace, Sandbox};
 use crate::seccomp::Arch;

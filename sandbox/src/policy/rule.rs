@@ -5,7 +5,7 @@ use std::fmt;
 use super::error::{Place, PolicyError};
 use super::file::RuleTable;
 use super::pattern::Patterns;
-use crate::identity::{Identity, Kind};
+use crate::request::{Identity, Kind};
 
 /// A rule of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,122 @@
+//! Devices: the standard ones, and nothing else.
+
+use std::path::PathBuf;
+
+use crate::bundle::{DeviceNode, DeviceRule};
+use crate::refusal::Violation;
+use crate::request::Request;
+use crate::sandbox::{Device, Sandbox};
+
+/// Character devices that every container has: OCI runtime spec, "default devices".
+const STANDARD: &[(i64, Option<i64>)] = &[
+    (1, Some(3)), // null
+    (1, Some(5)), // zero
+    (1, Some(7)), // full
+    (1, Some(8)), // random
+    (1, Some(9)), // urandom
+    (5, Some(0)), // tty
+    (5, Some(1)), // console
+    (5, Some(2)), // ptmx
+    (136, None),  // pts/*
+];
+
+/// Paths on which device ioctls are allowed; `/dev/pts` with all below it.
+const IOCTL_PATHS: &[&str] = &[
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/pts",
+];
+
+/// Devices that a refusal names; a privileged container has a hundred.
+const SHOWN_DEVICES: usize = 4;
+
+/// `/dev/net/tun`, which containerd before 1.7 lists for every container. Cut, not refused.
+const TUN: (i64, i64) = (10, 200);
+
+/// Refuses devices beyond the standard set and the profile's.
+pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
+    if sandbox.privileged {
+        return;
+    }
+    let is_beyond = |node: &&DeviceNode| !is_given(sandbox, Some(node.block), node.major, Some(node.minor));
+    let beyond: Vec<String> = request
+        .devices
+        .iter()
+        .filter(is_beyond)
+        .map(|node| format!("{} ({}:{})", node.path.display(), node.major, node.minor))
+        .collect();
+    if !beyond.is_empty() {
+        let more = match beyond.len().saturating_sub(SHOWN_DEVICES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let shown: Vec<&str> = beyond.iter().take(SHOWN_DEVICES).map(String::as_str).collect();
+        violations.push(Violation::policy(
+            "linux.devices",
+            format!("host devices {}{more}", shown.join(", ")),
+            "take the devices out of the pod; only the standard ones (null, zero, full, random, urandom, tty, pts) \
+             and those of the profile are given",
+        ));
+    }
+    for rule in request.device_rules.iter().filter(|rule| rule.allow) {
+        // Making a node without the right to open it: Docker's and runc's default rules have it.
+        if rule.access == "m" {
+            continue;
+        }
+        let is_tun = rule.block == Some(false) && (rule.major, rule.minor) == (Some(TUN.0), Some(TUN.1));
+        if is_tun || rule.major.is_some_and(|major| is_given(sandbox, rule.block, major, rule.minor)) {
+            continue;
+        }
+        let shown = |number: Option<i64>| number.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        violations.push(Violation::policy(
+            "linux.resources.devices",
+            format!("access to devices {}:{} of the host", shown(rule.major), shown(rule.minor)),
+            "run without privileged and without host devices; only the standard devices and those of the profile are \
+             given",
+        ));
+    }
+}
+
+/// Whether a device is one of the standard ones, or of the profile's.
+fn is_given(sandbox: &Sandbox, block: Option<bool>, major: i64, minor: Option<i64>) -> bool {
+    let Some(block) = block else { return false };
+    let device = Device { block, major, minor };
+    (!block && is_standard(major, minor)) || sandbox.devices.iter().any(|given| given.covers(&device))
+}
+
+/// The device rules of a container: the standard ones and what it asks for of the profile's; all
+/// else is denied. A privileged container keeps its own.
+pub(crate) fn rules(request: &Request, sandbox: &Sandbox) -> Vec<DeviceRule> {
+    if sandbox.is_open() {
+        return request.device_rules.clone();
+    }
+    let of_profile = request.device_rules.iter().filter(|rule| {
+        let given = |major| is_given(sandbox, rule.block, major, rule.minor);
+        rule.allow && rule.major.is_some_and(given) && !sandbox.devices.is_empty()
+    });
+    let standard = STANDARD.iter().map(|(major, minor)| DeviceRule {
+        allow: true,
+        block: Some(false),
+        major: Some(*major),
+        minor: *minor,
+        access: "rwm".to_owned(),
+    });
+    let none = DeviceRule { allow: false, block: None, major: None, minor: None, access: "rwm".to_owned() };
+    std::iter::once(none).chain(standard).chain(of_profile.cloned()).collect()
+}
+
+/// Paths on which device ioctls are allowed: the standard devices', and those that the spec brings.
+pub(crate) fn ioctl_paths(request: &Request) -> Vec<PathBuf> {
+    let own = request.devices.iter().map(|device| device.path.clone());
+    IOCTL_PATHS.iter().map(PathBuf::from).chain(own).collect()
+}
+
+fn is_standard(major: i64, minor: Option<i64>) -> bool {
+    STANDARD.iter().any(|(m, n)| *m == major && (n.is_none() || *n == minor))
+}

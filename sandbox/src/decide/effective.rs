@@ -1,0 +1,99 @@
+//! The effective sandbox: node's profile ∧ profile that the pod asks for ∧ what the spec itself asks for.
+
+use crate::annotation;
+use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
+use crate::policy::Policy;
+use crate::profile::BuiltIn;
+use crate::refusal::Violation;
+use crate::request::{Identity, Kind, Request};
+use crate::sandbox::Sandbox;
+use crate::seccomp::Filter;
+
+/// The node's profile, met with the pod's wishes and with the spec's own filter.
+pub(crate) fn effective(
+    request: &Request,
+    identity: &Identity,
+    profile: &Sandbox,
+    policy: &Policy,
+    kernel: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) -> Sandbox {
+    let mut sandbox = profile.clone();
+    let arch = sandbox.filter.arch();
+    if identity.kind == Some(Kind::Sandbox) {
+        // What a privileged pod's sandbox asks for is taken away from it, not refused: nothing of
+        // the workload runs in it, and each container is judged by itself.
+        sandbox = sandbox.meet(&BuiltIn::Pause.sandbox(arch));
+        sandbox.privileged = true;
+        sandbox.host_namespaces.extend(policy.host_namespaces_of_pod(identity));
+    }
+    sandbox = annotation::tighten(sandbox, &request.annotations, policy, violations);
+    if let Some(profile) = &request.seccomp {
+        match Filter::from_oci(profile, arch) {
+            Ok(filter) => sandbox = sandbox.filtered(&filter),
+            Err(error) => violations.push(
+                Violation::invalid(
+                    "linux.seccomp",
+                    error.to_string(),
+                    "use seccompProfile RuntimeDefault, or mend the Localhost profile",
+                )
+                .of_container("securityContext.seccompProfile"),
+            ),
+        }
+    }
+    check_kernel(&sandbox, identity, policy, kernel, violations);
+    sandbox
+}
+
+/// What the node's kernel must have for this sandbox.
+fn check_kernel(
+    sandbox: &Sandbox,
+    identity: &Identity,
+    policy: &Policy,
+    kernel: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) {
+    if !kernel.seccomp {
+        violations.push(Violation::unsupported(
+            "node",
+            "the kernel has no seccomp filters",
+            "boot a kernel with CONFIG_SECCOMP_FILTER",
+        ));
+    }
+    if sandbox.landlock && kernel.landlock_abi < LEAST_LANDLOCK_ABI && !policy.takes_old_landlock() {
+        violations.push(Violation::unsupported(
+            "node",
+            format!("the kernel offers Landlock ABI {}; at least {LEAST_LANDLOCK_ABI} is needed", kernel.landlock_abi),
+            "boot Linux 5.19 or newer with landlock in its lsm= list, or write landlock = \"best-effort\" into the \
+             policy and lose what `hardenctl doctor` lists",
+        ));
+    }
+    let demands = sandbox.demands_of_landlock();
+    // Nothing of the workload runs in a pod's sandbox.
+    if kernel.landlock_abi == 0 && !demands.is_empty() && identity.kind != Some(Kind::Sandbox) {
+        violations.push(Violation::unsupported(
+            "node",
+            format!("the kernel offers no Landlock, which alone keeps {}", demands.join(", ")),
+            "boot Linux 5.19 or newer with landlock in its lsm= list, or take that out of the profile and the annotations",
+        ));
+    }
+    let ports = sandbox.bind_tcp.is_some() || sandbox.connect_tcp.is_some();
+    if ports && kernel.landlock_abi < PORTS_LANDLOCK_ABI {
+        violations.push(Violation::unsupported(
+            "node",
+            format!(
+                "the kernel offers Landlock ABI {}; rules for TCP ports need {PORTS_LANDLOCK_ABI}",
+                kernel.landlock_abi
+            ),
+            "boot Linux 6.7 or newer, or take the ports out of the profile and the annotations",
+        ));
+    }
+    if sandbox.selinux.len() > 1 {
+        let names: Vec<&str> = sandbox.selinux.iter().map(String::as_str).collect();
+        violations.push(Violation::invalid(
+            "policy",
+            format!("the profiles name several default SELinux labels: {}", names.join(", ")),
+            "ask for a profile that names none, or the same",
+        ));
+    }
+}

@@ -1,0 +1,358 @@
+//! The decision: from a request to an admission, or to a refusal with every reason.
+//!
+//! Pure. Each area checks and hardens its own part, from the same [`Sandbox`].
+
+mod devices;
+mod effective;
+mod host_paths;
+mod mounts;
+mod namespaces;
+mod process;
+mod user_namespace;
+
+use oci_spec::runtime::Spec;
+
+use crate::bundle::{Bundle, CgroupPath};
+use crate::feature::Feature;
+use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
+use crate::label;
+use crate::landlock_plan::LandlockPlan;
+use crate::mask_plan::MaskPlan;
+use crate::observations::Observations;
+use crate::plan::LockdownPlan;
+use crate::policy::Policy;
+use crate::profile;
+use crate::refusal::{Note, Refusal, Violation};
+use crate::request::{Identity, ProcessRequest, Request};
+use crate::sandbox::Sandbox;
+use crate::seccomp::{Filter, Program};
+
+pub use self::host_paths::{folder_of_volumes, sources_to_locate};
+pub use self::user_namespace::UserNamespace;
+
+/// A container that may start.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    bundle: Bundle,
+    plan: LockdownPlan,
+    sandbox: Sandbox,
+    notes: Vec<Note>,
+    kernel: KernelSupport,
+    identity: Identity,
+    user_namespace: Option<UserNamespace>,
+    by: String,
+}
+
+impl Admission {
+    /// The rule and profile that decided, with file and line.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+
+    /// Who the container is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its user namespace, where it has one.
+    #[must_use]
+    pub const fn user_namespace(&self) -> Option<UserNamespace> {
+        self.user_namespace
+    }
+
+    /// Whether it is privileged, and a rule of the node lets it be.
+    #[must_use]
+    pub const fn is_privileged(&self) -> bool {
+        self.sandbox.is_open()
+    }
+
+    /// All that the launcher and libcontainer get to know of the container.
+    #[must_use]
+    pub const fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// What the entrypoint's process applies to itself.
+    #[must_use]
+    pub const fn plan(&self) -> &LockdownPlan {
+        &self.plan
+    }
+
+    /// The sandbox that the entrypoint and every exec get.
+    #[must_use]
+    pub const fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// What was tightened or clamped.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// What the kernel does not have, so that this container does without.
+    pub fn lacks(&self) -> impl Iterator<Item = &'static Feature> {
+        self.kernel.missing().filter(|feature| feature.costs())
+    }
+
+    /// Whether Landlock is older than the least that is demanded, and the policy takes that.
+    #[must_use]
+    pub const fn is_best_effort(&self) -> bool {
+        self.sandbox.landlock && self.kernel.landlock_abi < LEAST_LANDLOCK_ABI
+    }
+
+    /// Decides on an exec in this container.
+    ///
+    /// # Errors
+    /// Every violation, at once.
+    pub fn decide_exec(&self, process: &ProcessRequest) -> Result<ExecAdmission, Refusal> {
+        let mut violations = Vec::new();
+        process::check(process, &self.sandbox, &self.kernel, &mut violations);
+        if let Some(namespace) = self.user_namespace {
+            namespace.check_user(&process.user, &mut violations);
+        }
+        process::check_exec(process, &self.sandbox.exec, &mut violations);
+        let refusal =
+            |violations| Refusal { by: self.by.clone(), identity: Box::new(self.identity.clone()), violations };
+        if !violations.is_empty() {
+            return Err(refusal(violations));
+        }
+        let mut notes = Vec::new();
+        let hardened =
+            process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
+        let seccomp = if self.sandbox.exec.no_network {
+            let filter = self.sandbox.filter.meet(&profile::no_network(self.sandbox.filter.arch()));
+            compile(&filter).map_err(|violation| refusal(vec![violation]))?
+        } else {
+            self.plan.seccomp.clone()
+        };
+        let plan = LockdownPlan {
+            masks: None,
+            capabilities: hardened.process.capabilities,
+            // An exec has its container's labels.
+            apparmor: &hardened.labels.apparmor | &self.plan.apparmor,
+            selinux: hardened.labels.selinux.or_else(|| self.plan.selinux.clone()),
+            landlock: self.plan.landlock.as_ref().map(|plan| plan.for_exec(&self.sandbox.exec)),
+            seccomp,
+            cwd: hardened.cwd,
+            home: hardened.home,
+            ..self.plan.clone()
+        };
+        Ok(ExecAdmission { process: hardened.process, plan, notes })
+    }
+}
+
+/// An exec that may start.
+#[derive(Debug, Clone)]
+pub struct ExecAdmission {
+    process: crate::bundle::Process,
+    plan: LockdownPlan,
+    notes: Vec<Note>,
+}
+
+impl ExecAdmission {
+    /// The process for libcontainer.
+    #[must_use]
+    pub const fn process(&self) -> &crate::bundle::Process {
+        &self.process
+    }
+
+    /// What the process applies to itself.
+    #[must_use]
+    pub const fn plan(&self) -> &LockdownPlan {
+        &self.plan
+    }
+
+    /// What was tightened or clamped.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+/// Decides whether a container may start, and how.
+///
+/// effective = node's profile ∧ profile that the pod asks for ∧ what the spec itself asks for.
+///
+/// # Errors
+/// Every violation, at once.
+pub fn decide(
+    request: &Request,
+    policy: &Policy,
+    kernel: &KernelSupport,
+    observed: &Observations,
+) -> Result<Admission, Refusal> {
+    let identity = Identity { handler: observed.handler.clone(), ..request.identity.clone() };
+    let choice = policy.choose(&identity, is_privileged(request));
+    let by = choice.to_string();
+    let mut violations = Vec::new();
+    let sandbox =
+        effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
+    check(request, &sandbox, observed, kernel, &mut violations);
+    let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
+    if !violations.is_empty() {
+        return Err(refusal(violations));
+    }
+    let program = compile(&sandbox.filter).map_err(|violation| refusal(vec![violation]))?;
+    let cgroup = match cgroup(request, observed) {
+        Ok(path) => path,
+        Err(violation) => return Err(refusal(vec![violation])),
+    };
+    let mut notes = request.notes.clone();
+    let (bundle, plan) = harden(request, &sandbox, &identity, observed, kernel, program, cgroup, &mut notes);
+    let user_namespace = UserNamespace::of(request);
+    Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by })
+}
+
+/// Parses a spec and decides: for whoever has no node to look at in between.
+///
+/// # Errors
+/// Every violation, at once.
+pub fn judge(
+    spec: &Spec,
+    policy: &Policy,
+    kernel: &KernelSupport,
+    observed: &Observations,
+) -> Result<Admission, Refusal> {
+    decide(&Request::parse(spec)?, policy, kernel, observed)
+}
+
+/// Whether the container is what Kubernetes calls privileged: no mask, and the capability that is
+/// all others. (There is no such flag in the OCI spec.)
+fn is_privileged(request: &Request) -> bool {
+    request.masked_paths.is_empty() && request.process.asks_for_sys_admin()
+}
+
+fn compile(filter: &Filter) -> Result<Program, Violation> {
+    let advice = "use a smaller seccomp profile";
+    filter.compile().map_err(|error| Violation::invalid("linux.seccomp", error.to_string(), advice))
+}
+
+/// The cgroup that the spec names, or one of the container's id.
+fn cgroup(request: &Request, observed: &Observations) -> Result<CgroupPath, Violation> {
+    match &request.cgroup {
+        Some(path) => Ok(path.clone()),
+        None => CgroupPath::parse(&format!("/{}/{}", observed.namespace, observed.container))
+            .map_err(|problem| Violation::invalid("linux.cgroupsPath", problem, "give a path")),
+    }
+}
+
+/// Everything that a privileged container is known by, and everything that cannot be honoured.
+fn check(
+    request: &Request,
+    sandbox: &Sandbox,
+    observed: &Observations,
+    kernel: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) {
+    process::check(&request.process, sandbox, kernel, violations);
+    devices::check(request, sandbox, violations);
+    mounts::check(request, sandbox, observed, violations);
+    mounts::check_mapped(request, violations);
+    namespaces::check(request, sandbox, observed, violations);
+    user_namespace::check(request, sandbox, observed, kernel, violations);
+    for key in request.sysctls.keys().filter(|key| !sandbox.sysctls.iter().all(|allowed| allowed.matches(key))) {
+        violations.push(
+            Violation::policy(
+                format!("linux.sysctl[{key}]"),
+                "is not one of the sysctls that may be set",
+                "take it out of securityContext.sysctls; Kubernetes' safe ones may be set",
+            )
+            .of_pod(format!("securityContext.sysctls[{key}]")),
+        );
+    }
+    if request.mount_label.is_some() && !kernel.selinux {
+        violations.push(Violation::unsupported(
+            "linux.mountLabel",
+            "requested, and this node's kernel does not run SELinux",
+            "take seLinuxOptions out of the pod, or schedule it on a node with SELinux",
+        ));
+    }
+    for label in &observed.unknown_labels {
+        violations.push(
+            Violation::invalid(
+                "process.selinuxLabel",
+                format!("{label} is no label of this node's SELinux policy"),
+                "mend seLinuxOptions, or load the module that has the type: semodule -i FILE",
+            )
+            .of_container("securityContext.seLinuxOptions"),
+        );
+    }
+    if is_privileged(request) && !sandbox.privileged {
+        violations.insert(
+            0,
+            Violation::policy(
+                "linux",
+                "the container is privileged",
+                "set privileged: false, and ask for what the program really needs; a rule of the node's policy can let \
+                 it through by namespace and image digest",
+            )
+            .of_container("securityContext.privileged"),
+        );
+    }
+}
+
+/// Builds what is launched from what was decided.
+#[expect(clippy::too_many_arguments, reason = "each is what one step before has found")]
+fn harden(
+    request: &Request,
+    sandbox: &Sandbox,
+    identity: &Identity,
+    observed: &Observations,
+    kernel: &KernelSupport,
+    seccomp: Program,
+    cgroup: CgroupPath,
+    notes: &mut Vec<Note>,
+) -> (Bundle, LockdownPlan) {
+    let hardened =
+        process::harden(&request.process, sandbox, kernel, UserNamespace::of(request).is_some(), notes);
+    let mut labels = hardened.labels;
+    let mut files_label = request.mount_label.clone();
+    if kernel.selinux && !sandbox.is_open() {
+        let (process, files) =
+            label::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, observed);
+        (labels.selinux, files_label) = (Some(process), Some(files));
+    }
+    let mounts = mounts::harden(request, sandbox, observed, files_label.as_deref(), notes);
+    let (masked_paths, read_only_paths) = mounts::masks(request, sandbox, kernel, notes);
+    let root_read_only = request.root_read_only || sandbox.read_only_root;
+    if root_read_only && !request.root_read_only {
+        notes.push(Note::new("root.readonly", "set by the profile"));
+    }
+    let landlock = (sandbox.landlock && kernel.landlock_abi > 0)
+        .then(|| LandlockPlan::new(sandbox, &mounts, devices::ioctl_paths(request), kernel));
+    let plan = LockdownPlan {
+        masks: Some(MaskPlan::new(&mounts, &masked_paths, &read_only_paths)),
+        capabilities: hardened.process.capabilities,
+        apparmor: labels.apparmor,
+        selinux: labels.selinux,
+        landlock,
+        seccomp,
+        cwd: hardened.cwd,
+        home: hardened.home,
+    };
+    let bundle = Bundle {
+        root: request.root.clone(),
+        root_read_only,
+        process: hardened.process,
+        hostname: request.hostname.clone(),
+        domainname: request.domainname.clone(),
+        mounts,
+        namespaces: namespaces::harden(request, observed),
+        id_mappings: request.id_mappings.clone(),
+        devices: request.devices.clone(),
+        sysctls: request.sysctls.clone(),
+        masked_paths,
+        read_only_paths,
+        cgroup,
+        resources: request.resources.clone(),
+        device_rules: devices::rules(request, sandbox),
+        oom_score_adj: hardened.oom_score_adj,
+        files_label,
+        memfd_noexec: kernel.memfd_noexec && !sandbox.is_open(),
+        hooks: request.hooks.clone(),
+    };
+    (bundle, plan)
+}

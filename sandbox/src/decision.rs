@@ -10,7 +10,7 @@ use crate::feature::Feature;
 use crate::identity::{Identity, Kind};
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::label;
-use crate::landlock_plan::LandlockPlan;
+use crate::landlock_plan::{ExecRestriction, LandlockPlan};
 use crate::mask_plan::MaskPlan;
 use crate::plan::LockdownPlan;
 use crate::policy::Policy;
@@ -171,7 +171,7 @@ impl Admission {
             // An exec has its container's labels.
             apparmor: &hardened.labels.apparmor | &self.plan.apparmor,
             selinux: hardened.labels.selinux.or_else(|| self.plan.selinux.clone()),
-            landlock: self.plan.landlock.as_ref().map(|plan| plan.for_exec(&self.sandbox.exec)),
+            exec: self.plan.landlock.as_ref().and_then(|_| ExecRestriction::new(&self.sandbox.exec)),
             seccomp,
             cwd: hardened.cwd,
             home: hardened.home,
@@ -492,6 +492,7 @@ fn harden(
         selinux: labels.selinux,
         files_label,
         landlock,
+        exec: None,
         seccomp: program,
         cwd: hardened.cwd,
         memfd_noexec: host.memfd_noexec && !sandbox.is_open(),

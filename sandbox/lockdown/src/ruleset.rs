@@ -64,7 +64,7 @@ fn real_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<Vec<PathBuf>, F
     paths.iter().map(|path| beneath::real_path(root, path)).collect()
 }
 
-fn build(plan: &LandlockPlan, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+pub(crate) fn build(plan: &LandlockPlan, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let abi = abi(plan.abi);
     let rights = Rights::of(abi);
     let mut rules = Rules { root, ruleset: create(plan, abi)? };
@@ -90,7 +90,7 @@ fn build(plan: &LandlockPlan, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> 
     rules.into_descriptor()
 }
 
-fn narrow(plan: &ExecRestriction, abi: ABI, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+pub(crate) fn narrow(plan: &ExecRestriction, abi: ABI, root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     for path in &plan.hidden {
         // They were without links when the container's mounts were made. Led elsewhere by one, a name
         // says no longer what it is that was to be hidden.
@@ -127,7 +127,7 @@ fn fail(step: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> F
 }
 
 /// The crate's ABIs are no numbers, and converting a number is for tests only.
-fn abi(kernel: u32) -> ABI {
+pub(crate) fn abi(kernel: u32) -> ABI {
     match kernel.min(NEWEST_ABI) {
         0 => ABI::Unsupported,
         1 => ABI::V1,

@@ -21,10 +21,9 @@ pub struct LandlockPlan {
     pub abi: u32,
     /// Names in `/` below which nothing can be changed.
     pub system: Vec<String>,
-    /// Mount points of writable volumes: writable also below a system folder.
+    /// Mount points of writable volumes: writable also below a system folder. The launcher puts here
+    /// where it has mounted them, without links: what has a link on the way gets no right.
     pub writable: Vec<PathBuf>,
-    /// Nothing can be written outside of `/dev`.
-    pub read_only: bool,
     /// Trees in which nothing can be written, whatever is mounted there.
     pub no_write: Vec<PathBuf>,
     /// Trees in which nothing can be executed.
@@ -39,6 +38,20 @@ pub struct LandlockPlan {
     pub connect_tcp: Option<Vec<u16>>,
     /// Abstract sockets outside of the sandbox may be connected to.
     pub abstract_sockets: bool,
+    /// Trees that are hidden from execs alone. Where they really lie is found when the container's
+    /// mounts are made, for [`ExecRestriction::hidden`].
+    pub exec_hidden: Vec<PathBuf>,
+}
+
+/// What an exec has less than its container: a second ruleset, on top of the container's.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRestriction {
+    /// Trees that cannot be read, written or executed. The launcher puts here where
+    /// [`LandlockPlan::exec_hidden`] really lay when the container's mounts were made.
+    pub hidden: Vec<PathBuf>,
+    /// Nothing can be written outside of `/dev`.
+    pub read_only: bool,
 }
 
 impl LandlockPlan {
@@ -55,7 +68,6 @@ impl LandlockPlan {
             abi: kernel.landlock_abi,
             system: SYSTEM.iter().map(|name| (*name).to_owned()).collect(),
             writable,
-            read_only: false,
             no_write: sandbox.no_write.iter().cloned().chain(read_only_slaves(mounts)).collect(),
             no_execute,
             hidden: sandbox.hidden.iter().cloned().collect(),
@@ -63,15 +75,16 @@ impl LandlockPlan {
             bind_tcp: ports(&sandbox.bind_tcp),
             connect_tcp: ports(&sandbox.connect_tcp),
             abstract_sockets: sandbox.abstract_sockets,
+            exec_hidden: sandbox.exec.hidden.iter().cloned().collect(),
         }
     }
+}
 
-    /// The plan of an exec: narrower by the profile's exec rules.
-    pub(crate) fn for_exec(&self, rules: &ExecRules) -> Self {
-        let mut plan = self.clone();
-        plan.read_only |= rules.read_only;
-        plan.hidden.extend(rules.hidden.iter().cloned());
-        plan
+impl ExecRestriction {
+    /// From the profile's exec rules; `None` where they take nothing away.
+    pub(crate) fn new(rules: &ExecRules) -> Option<Self> {
+        (rules.read_only || !rules.hidden.is_empty())
+            .then(|| Self { hidden: rules.hidden.iter().cloned().collect(), read_only: rules.read_only })
     }
 }
 

@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::capability::CapabilitySet;
-use crate::landlock_plan::LandlockPlan;
+use crate::landlock_plan::{ExecRestriction, LandlockPlan};
 use crate::mask_plan::MaskPlan;
 use crate::seccomp::Program;
-
-/// Largest plan that is decoded, in bytes: a full program of 4096 instructions is 64 KiB of text.
-const MAX_PLAN_BYTES: usize = 1 << 20;
 
 /// The five capability sets of a process: capabilities(7).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -42,9 +39,13 @@ pub struct LockdownPlan {
     pub apparmor: BTreeSet<String>,
     /// SELinux label to take on `execve`.
     pub selinux: Option<String>,
-    /// Rights to files and ports; absent for a privileged container alone.
+    /// Rights to files and ports: the ruleset that the launcher makes of them, once, is init's and
+    /// every exec's. Absent for a privileged container alone.
     #[serde(deserialize_with = "Option::deserialize")]
     pub landlock: Option<LandlockPlan>,
+    /// What an exec has less than its container; absent for init, and where that is nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub exec: Option<ExecRestriction>,
     /// System calls.
     pub seccomp: Program,
     /// Working directory. The lock-down goes there itself: as the container's user, and with an
@@ -53,37 +54,4 @@ pub struct LockdownPlan {
     /// `HOME` is to be looked up for this uid in the image's `/etc/passwd`, inside the sandbox;
     /// absent where the spec brings a `HOME`.
     pub home: Option<u32>,
-}
-
-/// Why bytes are no plan.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// Larger than any real plan.
-    #[error("lock-down plan of {0} bytes; at most {MAX_PLAN_BYTES} are read")]
-    TooLarge(usize),
-    /// Not this version's encoding.
-    #[error("lock-down plan")]
-    Decode(#[from] serde_json::Error),
-}
-
-impl LockdownPlan {
-    /// Bytes for the launcher.
-    ///
-    /// # Errors
-    /// Never for a plan made by [`crate::decide`]: all its paths are UTF-8.
-    pub fn encode(&self) -> Result<Vec<u8>, PlanError> {
-        Ok(serde_json::to_vec(self)?)
-    }
-
-    /// The plan that [`LockdownPlan::encode`] made.
-    ///
-    /// # Errors
-    /// The bytes are not exactly such a plan.
-    pub fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
-        if bytes.len() > MAX_PLAN_BYTES {
-            return Err(PlanError::TooLarge(bytes.len()));
-        }
-        Ok(serde_json::from_slice(bytes)?)
-    }
 }

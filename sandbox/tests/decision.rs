@@ -233,22 +233,22 @@ fn an_exec_gets_no_more_than_its_container() {
 #[test]
 fn a_plan_is_decoded_only_as_it_was_encoded() {
     let admission = decide(spec(|_| {}), &host(), &Observations::default()).unwrap();
-    let bytes = admission.plan().encode().unwrap();
-    assert_eq!(&LockdownPlan::decode(&bytes).unwrap(), admission.plan());
+    let decode = |bytes: &[u8]| serde_json::from_slice::<LockdownPlan>(bytes);
+    let bytes = serde_json::to_vec(admission.plan()).unwrap();
+    assert_eq!(&decode(&bytes).unwrap(), admission.plan());
     let mut more: Value = serde_json::from_slice(&bytes).unwrap();
     more["extra"] = json!(1);
-    assert!(LockdownPlan::decode(more.to_string().as_bytes()).is_err());
-    for key in ["seccomp", "landlock", "capabilities"] {
+    assert!(decode(more.to_string().as_bytes()).is_err());
+    for key in ["seccomp", "landlock", "exec", "capabilities"] {
         let mut less: Value = serde_json::from_slice(&bytes).unwrap();
         less.as_object_mut().unwrap().remove(key);
-        assert!(LockdownPlan::decode(less.to_string().as_bytes()).is_err(), "without {key}");
+        assert!(decode(less.to_string().as_bytes()).is_err(), "without {key}");
     }
     for program in ["", "00", "zz00000000000000", &"0".repeat(16 * 4097)] {
         let mut bad: Value = serde_json::from_slice(&bytes).unwrap();
         bad["seccomp"] = json!(program);
-        assert!(LockdownPlan::decode(bad.to_string().as_bytes()).is_err());
+        assert!(decode(bad.to_string().as_bytes()).is_err());
     }
-    assert!(LockdownPlan::decode(&vec![b' '; (1 << 20) + 1]).is_err());
 }
 
 /// A spec in a user namespace, as containerd makes it.

@@ -136,11 +136,11 @@ fn exec(c: &Containerd, options: &[&str]) -> Result<f64> {
 /// Our own part of a create, in microseconds: the decision in the shim, and the lock-down in the
 /// container's process, which is made to fail at its very last step.
 fn hardening(c: &Containerd) -> Result<(f64, f64)> {
-    use hardened_lockdown::{self as lockdown, Payload};
+    use hardened_lockdown::{self as lockdown, Mechanism, Payload};
     use hardened_node::probe;
     use hardened_sandbox::policy::Policy;
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{LockdownPlan, Observations, decide};
+    use hardened_sandbox::{LockdownPlan, Observations, Placement, decide};
 
     let spec: oci_spec::runtime::Spec = serde_json::from_value(c.spec(&["/bin/true"])?)?;
     let arch = Arch::native().context("an architecture that we know")?;
@@ -161,9 +161,14 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
         // Nothing is masked out here.
         let plan = LockdownPlan { masks: None, ..admission.plan().clone() };
         let begin = Instant::now();
-        let failure = lockdown::run(&plan, payload);
+        let run = || {
+            let ruleset = plan.landlock.as_ref().map(lockdown::build_ruleset).transpose()?;
+            let placement = Placement::of_exec(lockdown::own_namespaces()?);
+            Ok::<_, lockdown::Failure>(lockdown::run(&plan, &placement, ruleset, payload))
+        };
+        let failure = run().unwrap_or_else(|failure| failure);
         let elapsed = begin.elapsed().as_secs_f64() * 1e6;
-        let text = if failure.mechanism == "execve" { elapsed.to_string() } else { failure.to_string() };
+        let text = if failure.mechanism == Mechanism::Execve { elapsed.to_string() } else { failure.to_string() };
         drop(std::io::Write::write_all(&mut writer, text.as_bytes()));
         lockdown::exit(0);
     }

@@ -3,9 +3,10 @@
 //! A chain of types, each step consuming the one before:
 //!
 //! ```text
-//! Unconfined → NoNewPrivs → CapabilitiesDropped → Labelled → Landlocked → Filtered → execve
+//! Unconfined → Placed → NoNewPrivs → CapabilitiesDropped → Labelled → Landlocked → Filtered → execve
 //! ```
 //!
+//! The first link proves where the process is, before it counts on anything that it finds there.
 //! Each step reads back what the kernel did, and only `Filtered` can execute. The label comes
 //! before Landlock, which may deny the write to `/proc`; Landlock before seccomp, so that the
 //! payload's filter need not allow `landlock_*`; seccomp last, so that it need allow nothing but
@@ -13,69 +14,46 @@
 
 #![deny(unsafe_code)]
 
+mod beneath;
+mod cgroups;
+mod failure;
 mod home;
 mod landlock;
 mod lsm_attr;
 mod masks;
+mod placement;
+mod procfs;
 mod program;
+mod ruleset;
 mod sys;
 
-use std::fmt;
+use std::os::fd::OwnedFd;
 
 use caps::CapSet;
 
-use hardened_sandbox::LockdownPlan;
 use hardened_sandbox::capability::CapabilitySet;
+use hardened_sandbox::{LockdownPlan, Placement};
 
+use procfs::ProcFs;
+
+pub use failure::{Failure, Mechanism};
+pub use placement::{namespaces_of, own_namespaces};
 pub use program::Payload;
+pub use ruleset::{build_ruleset, resolve_hidden};
 pub use sys::{exit, landlock_abi};
-
-/// What failed, for the message of `Start`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// Mechanism: `cwd`, `keyring`, `no_new_privs`, `capabilities`, `label`, `landlock`, `seccomp` or `execve`.
-    pub mechanism: String,
-    /// Operation and object.
-    pub step: String,
-    /// The kernel's answer; 0 where the kernel answered well and the read-back differs.
-    pub errno: i32,
-}
-
-impl Failure {
-    fn new(mechanism: &str, step: impl Into<String>, error: &std::io::Error) -> Self {
-        Self { mechanism: mechanism.to_owned(), step: step.into(), errno: error.raw_os_error().unwrap_or(0) }
-    }
-
-    /// The kernel said yes, and the read-back says no.
-    fn unverified(mechanism: &str, step: impl Into<String>) -> Self {
-        Self { mechanism: mechanism.to_owned(), step: step.into(), errno: 0 }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.mechanism, self.step)?;
-        if self.errno != 0 {
-            write!(f, ": {}", std::io::Error::from_raw_os_error(self.errno))?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Locks the calling process down and runs the payload in it. Comes back only with a failure.
 ///
-/// The caller must be single-threaded: capabilities, Landlock and seccomp are per thread.
+/// `ruleset` is the container's, as [`build_ruleset`] made it; absent exactly where the plan has no
+/// Landlock. The caller must be single-threaded: capabilities, Landlock and seccomp are per thread.
 #[must_use = "coming back is a failure"]
-pub fn run(plan: &LockdownPlan, payload: Payload) -> Failure {
+pub fn run(plan: &LockdownPlan, placement: &Placement, ruleset: Option<OwnedFd>, payload: Payload) -> Failure {
     let filtered = Unconfined { plan }
-        .verify_masks()
-        .and_then(Masked::set_no_new_privs)
+        .verify_place(placement)
+        .and_then(Placed::set_no_new_privs)
         .and_then(NoNewPrivs::drop_capabilities)
         .and_then(CapabilitiesDropped::label)
-        .and_then(Labelled::restrict_files)
+        .and_then(|labelled| labelled.restrict_files(ruleset))
         .and_then(|landlocked| landlocked.filter(payload));
     match filtered {
         Ok(filtered) => filtered.execute(),
@@ -89,36 +67,45 @@ struct Unconfined<'a> {
 }
 
 impl<'a> Unconfined<'a> {
-    fn verify_masks(self) -> Result<Masked<'a>, Failure> {
+    fn verify_place(self, placement: &Placement) -> Result<Placed<'a>, Failure> {
+        placement::verify(placement)?;
+        let proc = ProcFs::open().map_err(|e| Failure::new(Mechanism::Namespaces, "open /proc", e))?;
+        if let Some(plan) = &placement.cgroups {
+            cgroups::verify(plan, proc.as_ref())?;
+        }
         if let Some(plan) = &self.plan.masks {
             masks::verify(plan)?;
         }
-        Ok(Masked { plan: self.plan })
+        Ok(Placed { plan: self.plan, proc })
     }
 }
 
-/// procfs and sysfs show what they should.
-struct Masked<'a> {
+/// The process is in the container's namespaces, and its mounts show what they should.
+struct Placed<'a> {
     plan: &'a LockdownPlan,
+    proc: Option<ProcFs>,
 }
 
-impl<'a> Masked<'a> {
+impl<'a> Placed<'a> {
     /// Also goes to the working directory, and leaves the launcher's session keyring: a container
     /// must not find the node's keys.
     fn set_no_new_privs(self) -> Result<NoNewPrivs<'a>, Failure> {
         let cwd = &self.plan.cwd;
-        std::env::set_current_dir(cwd).map_err(|e| Failure::new("cwd", format!("chdir to {}", cwd.display()), &e))?;
+        std::env::set_current_dir(cwd)
+            .map_err(|e| Failure::new(Mechanism::Cwd, format!("chdir to {}", cwd.display()), e))?;
         // The kernel names a directory outside of the root "(unreachable)": a descriptor that
         // leaked from the runtime (CVE-2024-21626).
         if !std::env::current_dir().is_ok_and(|now| now.is_absolute()) {
-            return Err(Failure::unverified("cwd", format!("{} is not inside of the container", cwd.display())));
+            let problem = format!("{} is not inside of the container", cwd.display());
+            return Err(Failure::unverified(Mechanism::Cwd, problem));
         }
-        sys::join_new_session_keyring().map_err(|e| Failure::new("keyring", "join a new session keyring", &e))?;
-        sys::set_no_new_privs().map_err(|e| Failure::new("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS)", &e))?;
+        sys::join_new_session_keyring()
+            .map_err(|e| Failure::new(Mechanism::Keyring, "join a new session keyring", e))?;
+        sys::set_no_new_privs().map_err(|e| Failure::new(Mechanism::NoNewPrivs, "prctl(PR_SET_NO_NEW_PRIVS)", e))?;
         match sys::no_new_privs() {
-            Ok(true) => Ok(NoNewPrivs { plan: self.plan }),
-            Ok(false) => Err(Failure::unverified("no_new_privs", "the kernel does not report it as set")),
-            Err(e) => Err(Failure::new("no_new_privs", "prctl(PR_GET_NO_NEW_PRIVS)", &e)),
+            Ok(true) => Ok(NoNewPrivs { plan: self.plan, proc: self.proc }),
+            Ok(false) => Err(Failure::unverified(Mechanism::NoNewPrivs, "the kernel does not report it as set")),
+            Err(e) => Err(Failure::new(Mechanism::NoNewPrivs, "prctl(PR_GET_NO_NEW_PRIVS)", e)),
         }
     }
 }
@@ -126,6 +113,7 @@ impl<'a> Masked<'a> {
 /// `execve` can no longer give privileges.
 struct NoNewPrivs<'a> {
     plan: &'a LockdownPlan,
+    proc: Option<ProcFs>,
 }
 
 impl<'a> NoNewPrivs<'a> {
@@ -142,17 +130,21 @@ impl<'a> NoNewPrivs<'a> {
         for (set, wanted) in sets {
             let found = read_capabilities(set)?;
             if found != wanted {
-                set_capabilities(set, found, wanted)
-                    .map_err(|e| Failure::unverified("capabilities", format!("set {set:?} to {wanted}: {e}")))?;
+                set_capabilities(set, found, wanted).map_err(|e| {
+                    Failure::unverified(Mechanism::Capabilities, format!("set {set:?} to {wanted}: {e}"))
+                })?;
             }
         }
         for (set, wanted) in sets {
             let found = read_capabilities(set)?;
             if found != wanted {
-                return Err(Failure::unverified("capabilities", format!("{set:?} is {found} instead of {wanted}")));
+                return Err(Failure::unverified(
+                    Mechanism::Capabilities,
+                    format!("{set:?} is {found} instead of {wanted}"),
+                ));
             }
         }
-        Ok(CapabilitiesDropped { plan: self.plan })
+        Ok(CapabilitiesDropped { plan: self.plan, proc: self.proc })
     }
 }
 
@@ -169,18 +161,20 @@ fn to_caps(set: CapabilitySet) -> caps::CapsHashSet {
 }
 
 fn read_capabilities(set: CapSet) -> Result<CapabilitySet, Failure> {
-    let found = caps::read(None, set).map_err(|e| Failure::unverified("capabilities", format!("read {set:?}: {e}")))?;
+    let found = caps::read(None, set)
+        .map_err(|e| Failure::unverified(Mechanism::Capabilities, format!("read {set:?}: {e}")))?;
     Ok(CapabilitySet::from_bits(found.iter().fold(0, |bits, c| bits | 1u64 << c.index())))
 }
 
 /// All five capability sets are as planned.
 struct CapabilitiesDropped<'a> {
     plan: &'a LockdownPlan,
+    proc: Option<ProcFs>,
 }
 
 impl<'a> CapabilitiesDropped<'a> {
     fn label(self) -> Result<Labelled<'a>, Failure> {
-        lsm_attr::apply(&self.plan.apparmor, self.plan.selinux.as_deref())?;
+        lsm_attr::apply(&self.plan.apparmor, self.plan.selinux.as_deref(), self.proc.as_ref())?;
         Ok(Labelled { plan: self.plan })
     }
 }
@@ -191,10 +185,17 @@ struct Labelled<'a> {
 }
 
 impl<'a> Labelled<'a> {
-    fn restrict_files(self) -> Result<Landlocked<'a>, Failure> {
-        // Absent only where a rule of the node lets a privileged container through.
-        if let Some(plan) = &self.plan.landlock {
-            landlock::restrict(plan)?;
+    /// By rules that were made before anything of the container ran: no name is looked up now but
+    /// those that an exec is denied beyond its container's rules.
+    fn restrict_files(self, ruleset: Option<OwnedFd>) -> Result<Landlocked<'a>, Failure> {
+        match (&self.plan.landlock, ruleset) {
+            (Some(plan), Some(ruleset)) => landlock::restrict(plan.abi, ruleset, self.plan.exec.as_ref())?,
+            // Absent only where a rule of the node lets a privileged container through.
+            (None, None) if self.plan.exec.is_none() => {}
+            (Some(_), None) | (None, _) => {
+                let problem = "the container's ruleset is missing, or there is one and none is planned";
+                return Err(Failure::unverified(Mechanism::Landlock, problem));
+            }
         }
         Ok(Landlocked { plan: self.plan })
     }
@@ -213,8 +214,8 @@ impl Landlocked<'_> {
             payload.set_home(&home::of(uid));
         }
         let payload = payload.resolve()?;
-        sys::reset_signals().map_err(|e| Failure::new("execve", "reset signals", &e))?;
-        sys::load_filter(&self.plan.seccomp).map_err(|e| Failure::new("seccomp", "load the filter", &e))?;
+        sys::reset_signals().map_err(|e| Failure::new(Mechanism::Execve, "reset signals", e))?;
+        sys::load_filter(&self.plan.seccomp).map_err(|e| Failure::new(Mechanism::Seccomp, "load the filter", e))?;
         Ok(Filtered { payload })
     }
 }

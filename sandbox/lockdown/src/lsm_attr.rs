@@ -2,36 +2,47 @@
 //! and read back.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use rustix::fs::OFlags;
 
 use crate::Failure;
+use crate::beneath::HANDLE;
+use crate::failure::Mechanism;
+use crate::procfs::ProcFs;
 
 /// AppArmor's own folder exists since Linux 5.8; where it does not, the old files are its own.
-const APPARMOR: [&str; 2] = ["/proc/self/attr/apparmor", "/proc/self/attr"];
+const APPARMOR: [&str; 2] = ["self/attr/apparmor", "self/attr"];
 
-pub(crate) fn apply(apparmor: &BTreeSet<String>, selinux: Option<&str>) -> Result<(), Failure> {
+/// Longest label that is read, in bytes: the kernel writes no more than a page.
+const MAX_LABEL_BYTES: u64 = 4096;
+
+pub(crate) fn apply(apparmor: &BTreeSet<String>, selinux: Option<&str>, proc: Option<&ProcFs>) -> Result<(), Failure> {
+    if apparmor.is_empty() && selinux.is_none() {
+        return Ok(());
+    }
+    let problem = "no procfs is at /proc, by which a label is taken: mount proc at /proc in the container";
+    let proc = proc.ok_or_else(|| Failure::unverified(Mechanism::Label, problem))?;
     if !apparmor.is_empty() {
-        enter_profiles(apparmor)?;
+        enter_profiles(proc, apparmor)?;
     }
     if let Some(label) = selinux {
-        take_label(label)?;
+        take_label(proc, label)?;
     }
     Ok(())
 }
 
 /// With no_new_privs set, a confined process can only narrow its profile, by stacking more on it
 /// (apparmor.d(5)): a runtime that is confined itself does that.
-fn enter_profiles(wanted: &BTreeSet<String>) -> Result<(), Failure> {
-    let folder = if std::path::Path::new(APPARMOR[0]).exists() { APPARMOR[0] } else { APPARMOR[1] };
-    let own = read(&format!("{folder}/current"))?;
+fn enter_profiles(proc: &ProcFs, wanted: &BTreeSet<String>) -> Result<(), Failure> {
+    let folder = if proc.open_file(APPARMOR[0], HANDLE).is_ok() { APPARMOR[0] } else { APPARMOR[1] };
+    let own = read(proc, &format!("{folder}/current"))?;
     let command = if own == "unconfined" { "exec" } else { "stack" };
     let stack: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let stack = stack.join("//&");
     let file = format!("{folder}/exec");
-    write(&file, &format!("{command} {stack}")).map_err(|mut failure| {
+    write(proc, &file, &format!("{command} {stack}")).map_err(|mut failure| {
         if failure.errno == libc::ENOENT {
             failure.step =
                 format!("{}: is every one of {stack} loaded? apparmor_parser -r loads a profile", failure.step);
@@ -41,56 +52,48 @@ fn enter_profiles(wanted: &BTreeSet<String>) -> Result<(), Failure> {
         failure
     })?;
     // Such as "hardened//&web (enforce)".
-    let now = read(&file)?;
+    let now = read(proc, &file)?;
     let label = now.rsplit_once(" (").map_or(now.as_str(), |(label, _)| label);
     let entered: BTreeSet<&str> = label.split("//&").collect();
     if wanted.iter().all(|profile| entered.contains(profile.as_str())) {
         return Ok(());
     }
-    Err(Failure::unverified("label", format!("{file} reads {now:?} instead of {stack:?}")))
+    Err(Failure::unverified(Mechanism::Label, format!("/proc/{file} reads {now:?} instead of {stack:?}")))
 }
 
-fn take_label(label: &str) -> Result<(), Failure> {
-    let file = "/proc/self/attr/exec";
-    write(file, label).map_err(|mut failure| {
+fn take_label(proc: &ProcFs, label: &str) -> Result<(), Failure> {
+    let file = "self/attr/exec";
+    write(proc, file, label).map_err(|mut failure| {
         if failure.errno == libc::EINVAL {
             failure.step = format!("{}: the node's SELinux policy has no such label", failure.step);
         }
         failure
     })?;
-    let now = read(file)?;
+    let now = read(proc, file)?;
     if now == label {
         return Ok(());
     }
-    Err(Failure::unverified("label", format!("{file} reads {now:?} instead of {label:?}")))
+    Err(Failure::unverified(Mechanism::Label, format!("/proc/{file} reads {now:?} instead of {label:?}")))
 }
 
-fn write(path: &str, text: &str) -> Result<(), Failure> {
-    let mut file =
-        OpenOptions::new().write(true).open(path).map_err(|e| Failure::new("label", format!("open {path}"), &e))?;
-    verify_procfs(&file, path)?;
-    file.write_all(text.as_bytes()).map_err(|e| Failure::new("label", format!("write {text:?} to {path}"), &e))
+fn write(proc: &ProcFs, path: &str, text: &str) -> Result<(), Failure> {
+    let file = proc
+        .open_file(path, OFlags::WRONLY)
+        .map_err(|e| Failure::new(Mechanism::Label, format!("open /proc/{path}"), e))?;
+    File::from(file)
+        .write_all(text.as_bytes())
+        .map_err(|e| Failure::new(Mechanism::Label, format!("write {text:?} to /proc/{path}"), e))
 }
 
 /// What the file says, without the NUL or newline at its end.
-fn read(path: &str) -> Result<String, Failure> {
-    let fail = |e| Failure::new("label", format!("read {path}"), &e);
-    let file = File::open(path).map_err(fail)?;
-    verify_procfs(&file, path)?;
-    let mut text = Vec::new();
-    match file.take(4096).read_to_end(&mut text) {
-        Ok(_) => Ok(String::from_utf8_lossy(&text).trim_end_matches(['\0', '\n']).to_owned()),
+fn read(proc: &ProcFs, path: &str) -> Result<String, Failure> {
+    match proc.read(path, MAX_LABEL_BYTES) {
+        Ok(text) if text.len() as u64 > MAX_LABEL_BYTES => {
+            Err(Failure::unverified(Mechanism::Label, format!("/proc/{path} has more than {MAX_LABEL_BYTES} bytes")))
+        }
+        Ok(text) => Ok(String::from_utf8_lossy(&text).trim_end_matches(['\0', '\n']).to_owned()),
         // AppArmor answers so where nothing is set.
         Err(e) if e.kind() == ErrorKind::InvalidInput => Ok(String::new()),
-        Err(e) => Err(fail(e)),
-    }
-}
-
-/// An image or a mount could put another file there (CVE-2019-16884, CVE-2025-52881).
-fn verify_procfs(file: &File, path: &str) -> Result<(), Failure> {
-    match fstatfs(file) {
-        Ok(found) if found.filesystem_type() == PROC_SUPER_MAGIC => Ok(()),
-        Ok(_) => Err(Failure::unverified("label", format!("{path} is not a file of procfs"))),
-        Err(errno) => Err(Failure::new("label", format!("fstatfs {path}"), &errno.into())),
+        Err(e) => Err(Failure::new(Mechanism::Label, format!("read /proc/{path}"), e)),
     }
 }

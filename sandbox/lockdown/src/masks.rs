@@ -1,16 +1,21 @@
 //! Checks that procfs and sysfs are where they belong, masked and read-only as planned.
 
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC, fstatfs};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use rustix::fs::{FileType, FsWord, Mode, PROC_SUPER_MAGIC, ResolveFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 
 use hardened_sandbox::MaskPlan;
 
-use crate::{Failure, sys};
+use crate::Failure;
+use crate::beneath::{self, HANDLE};
+use crate::failure::Mechanism;
+use crate::procfs;
+
+/// Magic numbers of file systems: include/uapi/linux/magic.h.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// The device number of `/dev/null`, which masks a file: a folder is masked by an empty tmpfs.
 const NULL: u64 = libc::makedev(1, 3);
@@ -40,51 +45,49 @@ fn below<'a>(paths: &'a [PathBuf], root: &'a str) -> impl Iterator<Item = &'a Pa
     paths.iter().filter_map(move |path| path.strip_prefix(root).ok()).filter(|path| !path.as_os_str().is_empty())
 }
 
-fn open_root(root: &str, magic: FsType) -> Result<File, Failure> {
-    let step = || format!("open {root}");
-    let folder = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY | libc::O_CLOEXEC)
-        .open(root)
-        .map_err(|e| Failure::new("masks", step(), &e))?;
-    let found = fstatfs(&folder).map_err(|e| Failure::new("masks", format!("fstatfs {root}"), &e.into()))?;
-    if found.filesystem_type() == magic {
-        Ok(folder)
-    } else {
-        Err(Failure::unverified("masks", format!("something else is mounted at {root}, or nothing")))
-    }
+fn open_root(root: &str, magic: FsWord) -> Result<OwnedFd, Failure> {
+    procfs::open_root(root, magic).map_err(|e| Failure::new(Mechanism::Masks, format!("open {root}"), e))?.ok_or_else(
+        || Failure::unverified(Mechanism::Masks, format!("something else is mounted at {root}, or nothing")),
+    )
 }
 
-/// A handle on a path below; `None` where the kernel has no such file.
-fn open(folder: &File, root: &str, path: &Path) -> Result<Option<File>, Failure> {
-    match sys::open_beneath(folder.as_fd(), path) {
+/// A handle on a path below; `None` where the kernel has no such file. Links of procfs and sysfs are the
+/// kernel's.
+fn open(folder: &OwnedFd, root: &str, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(folder, path, HANDLE, Mode::empty(), resolve) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
-        Err(error) => Err(Failure::new("masks", format!("open {root}/{}", path.display()), &error)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(Failure::new(Mechanism::Masks, format!("open {root}/{}", path.display()), error)),
     }
 }
 
-fn verify_masked(file: &File, root: &str, path: &Path) -> Result<(), Failure> {
-    let fail = |e: &std::io::Error| Failure::new("masks", format!("stat {root}/{}", path.display()), e);
-    let found = file.metadata().map_err(|e| fail(&e))?;
-    let hides = if found.is_dir() {
-        fstatfs(file).map_err(|e| fail(&e.into()))?.filesystem_type() == TMPFS_MAGIC
-    } else {
-        found.file_type().is_char_device() && found.rdev() == NULL
+fn verify_masked(file: &OwnedFd, root: &str, path: &Path) -> Result<(), Failure> {
+    let hides = || {
+        let found = rustix::fs::fstat(file)?;
+        let hides = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => rustix::fs::fstatfs(file)?.f_type == TMPFS_MAGIC,
+            FileType::CharacterDevice => found.st_rdev == NULL,
+            FileType::RegularFile
+            | FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::BlockDevice
+            | FileType::Unknown => false,
+        };
+        Ok::<_, Errno>(hides && beneath::is_mount_root(file.as_fd())?)
     };
-    if hides && sys::is_mount_root(file.as_fd()).map_err(|e| fail(&e))? {
-        Ok(())
-    } else {
-        Err(Failure::unverified("masks", format!("{root}/{} is not masked", path.display())))
+    match hides() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::unverified(Mechanism::Masks, format!("{root}/{} is not masked", path.display()))),
+        Err(error) => Err(Failure::new(Mechanism::Masks, format!("stat {root}/{}", path.display()), error)),
     }
 }
 
-fn verify_read_only(file: &File, root: &str, path: &Path) -> Result<(), Failure> {
-    let found =
-        fstatvfs(file).map_err(|e| Failure::new("masks", format!("fstatvfs {root}/{}", path.display()), &e.into()))?;
-    if found.flags().contains(FsFlags::ST_RDONLY) {
-        Ok(())
-    } else {
-        Err(Failure::unverified("masks", format!("{root}/{} is not read-only", path.display())))
+fn verify_read_only(file: &OwnedFd, root: &str, path: &Path) -> Result<(), Failure> {
+    match rustix::fs::fstatvfs(file) {
+        Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => Ok(()),
+        Ok(_) => Err(Failure::unverified(Mechanism::Masks, format!("{root}/{} is not read-only", path.display()))),
+        Err(error) => Err(Failure::new(Mechanism::Masks, format!("fstatvfs {root}/{}", path.display()), error)),
     }
 }

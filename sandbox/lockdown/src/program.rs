@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::failure::Mechanism;
 use crate::{Failure, sys};
 
 /// A program to run, as the hardened spec names it.
@@ -61,13 +62,13 @@ impl Payload {
             None if program.contains('/') => (format!("{program:?} does not exist in the container"), libc::ENOENT),
             None => (format!("{program:?}: executable file not found in $PATH ({path})"), libc::ENOENT),
         };
-        Err(Failure { mechanism: "execve".to_owned(), step, errno })
+        Err(Failure { mechanism: Mechanism::Execve, step, errno })
     }
 }
 
 fn c_string(text: String) -> Result<CString, Failure> {
     // The decision refuses NUL bytes; this is its second line.
-    CString::new(text).map_err(|e| Failure::unverified("execve", format!("an argument with a NUL byte: {e}")))
+    CString::new(text).map_err(|e| Failure::unverified(Mechanism::Execve, format!("an argument with a NUL byte: {e}")))
 }
 
 /// A program that exists, ready for `execve`.
@@ -88,7 +89,7 @@ impl Resolved {
             Some(libc::ENOEXEC) => ": it is for another architecture, or a script without #!",
             _ => "",
         };
-        Failure::new("execve", format!("{:?}{hint}", self.name), &error)
+        Failure::new(Mechanism::Execve, format!("{:?}{hint}", self.name), error)
     }
 }
 

@@ -2,12 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use hardened_sandbox::bundle::NamespaceKind;
 use hardened_sandbox::seccomp::Program;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -83,28 +81,42 @@ pub(crate) fn execve(path: &CString, arguments: &[CString], environment: &[CStri
     io::Error::last_os_error()
 }
 
-/// Whether an open file is the root of a mount: statx(2), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
-pub(crate) fn is_mount_root(file: BorrowedFd<'_>) -> io::Result<bool> {
-    // SAFETY: statx is plain data, for which all zero is a value.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is empty and NUL terminated, and `found` is large enough by its type.
-    check(unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut found) }.into())?;
-    Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+/// A pidfd of the calling process: pidfd_open(2).
+pub(crate) fn pidfd_of_self() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let pidfd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0 as libc::c_long) })?;
+    Ok(adopt(pidfd))
 }
 
-/// A handle on a path below a folder, whatever symbolic links lie on the way: openat2(2), Linux 5.6.
-pub(crate) fn open_beneath(folder: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: open_how is plain data, for which all zero is a value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: the path is NUL terminated, and the size is that of `how`.
-    let file = check(unsafe {
-        libc::syscall(libc::SYS_openat2, folder.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+/// A namespace of a process: `PIDFD_GET_*_NAMESPACE`, include/uapi/linux/pidfd.h (Linux 6.11).
+pub(crate) fn namespace_of(pidfd: BorrowedFd<'_>, kind: NamespaceKind) -> io::Result<OwnedFd> {
+    const PIDFS_IOCTL_MAGIC: u32 = 0xff << 8;
+    let number = match kind {
+        NamespaceKind::Cgroup => 1,
+        NamespaceKind::Ipc => 2,
+        NamespaceKind::Mount => 3,
+        NamespaceKind::Network => 4,
+        NamespaceKind::Pid => 5,
+        NamespaceKind::User => 9,
+        NamespaceKind::Uts => 10,
+    };
+    // SAFETY: these requests take no argument, and return a new descriptor.
+    let namespace = check(unsafe {
+        libc::syscall(libc::SYS_ioctl, pidfd.as_raw_fd(), PIDFS_IOCTL_MAGIC | number, 0 as libc::c_long)
     })?;
-    // SAFETY: the kernel just gave this descriptor to us.
-    Ok(unsafe { File::from_raw_fd(file as i32) })
+    Ok(adopt(namespace))
+}
+
+/// Owns what a system call has just returned.
+fn adopt(descriptor: libc::c_long) -> OwnedFd {
+    // SAFETY: the callers pass what the kernel has just given to this process, and nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(descriptor as i32) }
+}
+
+/// `landlock_restrict_self(2)`.
+pub(crate) fn landlock_restrict_self(ruleset: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), flags) }).map(drop)
 }
 
 /// Landlock's ABI: landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`; 0 without.

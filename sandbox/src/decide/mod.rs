@@ -16,7 +16,7 @@ use crate::bundle::{Bundle, CgroupPath};
 use crate::feature::Feature;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
 use crate::label;
-use crate::landlock_plan::LandlockPlan;
+use crate::landlock_plan::{ExecRestriction, LandlockPlan};
 use crate::mask_plan::MaskPlan;
 use crate::observations::Observations;
 use crate::plan::LockdownPlan;
@@ -134,7 +134,7 @@ impl Admission {
             // An exec has its container's labels.
             apparmor: &hardened.labels.apparmor | &self.plan.apparmor,
             selinux: hardened.labels.selinux.or_else(|| self.plan.selinux.clone()),
-            landlock: self.plan.landlock.as_ref().map(|plan| plan.for_exec(&self.sandbox.exec)),
+            exec: self.plan.landlock.as_ref().and_then(|_| ExecRestriction::new(&self.sandbox.exec)),
             seccomp,
             cwd: hardened.cwd,
             home: hardened.home,
@@ -329,6 +329,7 @@ fn harden(
         apparmor: labels.apparmor,
         selinux: labels.selinux,
         landlock,
+        exec: None,
         seccomp,
         cwd: hardened.cwd,
         home: hardened.home,

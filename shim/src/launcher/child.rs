@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
-use hardened_lockdown::{self as lockdown, Payload};
-use hardened_sandbox::LockdownPlan;
+use hardened_lockdown::{self as lockdown, Failure, Payload};
+use hardened_sandbox::{LockdownPlan, Placement};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -190,6 +190,24 @@ struct Sandboxed {
     status: RawFd,
 }
 
+impl Sandboxed {
+    fn lock_down(&self, payload: Payload) -> Failure {
+        let prepare = || {
+            let mut plan = self.plan.clone();
+            let ruleset = plan.landlock.as_ref().map(lockdown::build_ruleset).transpose()?;
+            if let (Some(landlock), Some(exec)) = (&plan.landlock, &mut plan.exec) {
+                exec.hidden = lockdown::resolve_hidden(landlock)?;
+            }
+            let placement = Placement::of_exec(lockdown::own_namespaces()?);
+            Ok((plan, placement, ruleset))
+        };
+        match prepare() {
+            Ok((plan, placement, ruleset)) => lockdown::run(&plan, &placement, ruleset, payload),
+            Err(failure) => failure,
+        }
+    }
+}
+
 impl Executor for Sandboxed {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let process = spec.process().as_ref();
@@ -198,7 +216,7 @@ impl Executor for Sandboxed {
             strings(process.and_then(|p| p.args().as_ref())),
             strings(process.and_then(|p| p.env().as_ref())),
         );
-        let failure = lockdown::run(&self.plan, payload);
+        let failure = self.lock_down(payload);
         let report = serde_json::to_vec(&failure).unwrap_or_default();
         // A filter that does not even allow write leaves the exit status to tell.
         drop(File::from(sys::adopt(self.status)).write_all(&report));

@@ -241,10 +241,13 @@ impl Cgroup {
     /// A thread that moves only itself, by writing 0 to `tasks`, takes no lock for which the kernel
     /// stops all forks (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`).
     pub(crate) fn enter(&self) -> Result<()> {
-        let found = hierarchies()?;
+        let (found, own) = (hierarchies()?, self.own()?);
+        if own.len() != found.all.len() {
+            bail!("{self} is gone, or another container has it now");
+        }
         let file = if found.unified { "cgroup.procs" } else { "tasks" };
-        for hierarchy in &found.all {
-            let file = self.in_hierarchy(hierarchy).join(file);
+        for (_, folder) in own {
+            let file = folder.join(file);
             write(&file, "0").with_context(|| format!("enter {}", file.display()))?;
         }
         let now = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;

@@ -74,6 +74,10 @@ impl<'a> Direct<'a> {
     }
 
     fn command(&self, action: &str) -> Command {
+        self.command_for(&self.id, action)
+    }
+
+    fn command_for(&self, id: &str, action: &str) -> Command {
         let home = self.containerd.home();
         let binary = home.join("bin").join(self.binary);
         let mut command = match self.wrapper.split_first() {
@@ -85,7 +89,7 @@ impl<'a> Direct<'a> {
             _ => Command::new(binary),
         };
         command
-            .args(["-namespace", self.containerd.namespace(), "-id", &self.id, "-address"])
+            .args(["-namespace", self.containerd.namespace(), "-id", id, "-address"])
             .arg(home.join("c.sock"))
             .arg("-publish-binary")
             .arg(home.join("bin/containerd"))
@@ -98,7 +102,11 @@ impl<'a> Direct<'a> {
         command
     }
 
-    fn client(&self) -> Result<&TaskClient> {
+    /// The Task service.
+    ///
+    /// # Errors
+    /// The shim was not started.
+    pub fn client(&self) -> Result<&TaskClient> {
         self.client.as_ref().context("the shim was not started")
     }
 
@@ -192,6 +200,25 @@ impl<'a> Direct<'a> {
         // There may be none.
         drop(self.client()?.delete(ctx(), &DeleteRequest { id: self.id.clone(), ..DeleteRequest::default() }));
         self.shut_down()
+    }
+
+    /// The shim's own `delete`, for a container of a shim that was killed.
+    ///
+    /// # Errors
+    /// It cannot be run, or fails.
+    pub fn clean_up(&self, id: &str, bundle: &Path) -> Result<()> {
+        let mut delete = self.command_for(id, "delete");
+        delete.arg("-bundle").arg(bundle);
+        run(&mut delete, b"", Duration::from_secs(20))?.ok().map(drop)
+    }
+
+    /// The same for this container, and the end of its bundle: the shim was killed.
+    ///
+    /// # Errors
+    /// It cannot be run, or fails.
+    pub fn abandon(self) -> Result<()> {
+        self.clean_up(&self.id, &self.bundle)?;
+        Ok(fs::remove_dir_all(&self.bundle)?)
     }
 
     fn shut_down(self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 pub mod cri;
 pub mod direct;
+pub mod hostile;
 pub mod kubelet;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod adversity;
 mod apparmor;
 mod churn;
+mod hostile;
 mod landlock;
 mod node;
 mod pods;
@@ -79,6 +80,7 @@ fn main() {
         ("adversity", adversity::TESTS),
         ("policy", policy::TESTS),
         ("churn", churn::TESTS),
+        ("hostile", hostile::TESTS),
         ("programs", programs::TESTS),
         ("apparmor", apparmor::TESTS),
         ("selinux", selinux::TESTS),
@@ -109,8 +111,9 @@ fn main() {
             trials.push(trial.with_ignored_flag(ignored));
         };
         for (module, tests) in modules {
-            // What a program finds in its container is the shim's doing, not containerd's.
-            if module == "programs" && generation != Generation::Two {
+            // What a program finds in its container is the shim's doing, not containerd's; and so is
+            // what a container does to the host.
+            if matches!(module, "hostile" | "programs") && generation != Generation::Two {
                 continue;
             }
             let ignored = ignored(module);

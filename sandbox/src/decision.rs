@@ -159,7 +159,7 @@ impl Admission {
         let hardened =
             process::harden(&mut process, &self.sandbox, &self.host, self.user_namespace().is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
-            let filter = self.sandbox.filter.meet(&profile::no_network(self.sandbox.filter.arch()));
+            let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
             compile(&filter).map_err(|violation| refusal(vec![violation]))?
         } else {
             self.plan.seccomp.clone()
@@ -227,14 +227,17 @@ pub fn decide(
     let by = choice.to_string();
     let mut violations = Vec::new();
     let sandbox = effective(&spec, choice.profile.sandbox(), &identity, policy, host, &mut violations);
+    // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
+    let default_label = choice.profile.selinux();
+    label::check_default(default_label, host, &mut violations);
     check(&spec, &sandbox, &identity, facts, host, &mut violations);
     let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
     if !violations.is_empty() {
         return Err(refusal(violations));
     }
-    let program = compile(&sandbox.filter).map_err(|violation| refusal(vec![violation]))?;
+    let program = compile(&sandbox.effective_filter()).map_err(|violation| refusal(vec![violation]))?;
     let mut notes = Vec::new();
-    let Some(plan) = harden(&mut spec, &sandbox, &identity, facts, host, program, &mut notes) else {
+    let Some(plan) = harden(&mut spec, &sandbox, default_label, &identity, facts, host, program, &mut notes) else {
         let missing = Violation::invalid("process", "missing", "give the container a process and a linux section");
         return Err(refusal(vec![missing]));
     };
@@ -330,14 +333,6 @@ fn check_node(
                 host.landlock_abi
             ),
             "boot Linux 6.7 or newer, or take the ports out of the profile and the annotations",
-        ));
-    }
-    if sandbox.selinux.len() > 1 {
-        let names: Vec<&str> = sandbox.selinux.iter().map(String::as_str).collect();
-        violations.push(Violation::invalid(
-            "policy",
-            format!("the profiles name several default SELinux labels: {}", names.join(", ")),
-            "ask for a profile that names none, or the same",
         ));
     }
 }
@@ -444,6 +439,7 @@ fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Observations, viol
 fn harden(
     spec: &mut Spec,
     sandbox: &Sandbox,
+    default_label: Option<&str>,
     identity: &Identity,
     facts: &Observations,
     host: &KernelSupport,
@@ -456,6 +452,9 @@ fn harden(
 
     let hardened = process::harden(&mut process, sandbox, host, UserNamespace::of(&linux).is_some(), notes);
     let mut labels = hardened.labels;
+    if host.selinux {
+        labels.selinux = labels.selinux.or_else(|| default_label.map(str::to_owned));
+    }
     let landlock =
         (sandbox.landlock && host.landlock_abi > 0).then(|| LandlockPlan::new(sandbox, &linux, &mounts, host));
     mounts::harden(&mut linux, &mut mounts, sandbox, facts, host, notes);

@@ -47,5 +47,5 @@ pub use mask_plan::MaskPlan;
 pub use mounts::{foreign_sources, is_bind, is_id_mapped, is_subpath};
 pub use plan::{LockdownPlan, PlanError};
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
-pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};
+pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users, grant_advice};
 pub use user_namespace::UserNamespace;

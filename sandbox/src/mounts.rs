@@ -7,35 +7,9 @@ use oci_spec::runtime::{Linux, Mount, Spec};
 use crate::decision::Observations;
 use crate::identity::Identity;
 use crate::kernel::KernelSupport;
+use crate::profile::masks;
 use crate::refusal::{Note, Violation};
-use crate::sandbox::{Access, HostNamespace, Sandbox};
-
-/// Masked in every container: runc's, containerd's and Docker's lists of today, and what else
-/// under `/proc` and `/sys` tells of the host or of its other tenants. Paths that do not exist
-/// are passed over.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/config.gz",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/devices/virtual/thermal",
-    "/sys/firmware",
-    "/sys/fs/selinux",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-];
-
-/// Read-only in every container.
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+use crate::sandbox::{Access, HostNamespace, Sandbox, grant_advice};
 
 /// Where systems by OSTree mount the disk of which `/` and `/var` are parts: all is there once more.
 const WHOLE_DISK: &str = "/sysroot";
@@ -73,7 +47,7 @@ pub(crate) fn check(
             None => Violation::policy(
                 format!("mounts[{at}]"),
                 format!("{what} of the host is mounted"),
-                "use a volume of another kind (emptyDir, configMap, a folder of the workload's own)",
+                grant_advice(real, !is_read_only(mount)),
             ),
             Some(Access::ReadOnly) if !is_read_only(mount) => Violation::policy(
                 format!("mounts[{at}]"),
@@ -317,9 +291,9 @@ pub(crate) fn harden(
         mount.set_options(Some(options));
     }
     let throttle = (0..host.processors).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
-    let masked = MASKED.iter().map(|p| (*p).to_owned()).chain(throttle).chain(sandbox.masked.iter().cloned());
+    let masked = masks::masked().map(str::to_owned).chain(throttle).chain(sandbox.masked.iter().cloned());
     linux.set_masked_paths(Some(complete(linux.masked_paths().as_deref(), masked, "linux.maskedPaths", notes)));
-    let read_only = READ_ONLY.iter().map(|p| (*p).to_owned()).chain(sandbox.read_only.iter().cloned());
+    let read_only = masks::read_only().map(str::to_owned).chain(sandbox.read_only.iter().cloned());
     linux.set_readonly_paths(Some(complete(
         linux.readonly_paths().as_deref(),
         read_only,

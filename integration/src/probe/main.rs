@@ -48,6 +48,14 @@ impl Outcome {
         }
     }
 
+    /// From making a socket: a protocol that is switched off is answered as one that is not there.
+    fn of_socket(result: libc::c_long) -> Self {
+        match Self::of(result) {
+            Self::Allowed if result < 0 && errno() == libc::EPROTONOSUPPORT => Self::Denied(libc::EPROTONOSUPPORT),
+            outcome => outcome,
+        }
+    }
+
     /// From opening a file that a sandbox hides or protects.
     fn of_open(fd: libc::c_int) -> Self {
         match (fd >= 0, errno()) {

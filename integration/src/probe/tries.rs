@@ -223,7 +223,7 @@ tries! {
 }
 
 /// A system call by number; missing arguments are 0.
-fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> libc::c_long {
+pub(crate) fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> libc::c_long {
     let a = |n: usize| arguments.get(n).copied().unwrap_or(0);
     // SAFETY: tries pass numbers, null, or pointers to constants; a kernel that is handed rubbish
     // answers with an errno. Each runs in a child of its own.

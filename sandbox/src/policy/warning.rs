@@ -71,8 +71,14 @@ fn of_paths(name: &str, paths: &HostPaths) -> Vec<String> {
              profile is root on the node; name the paths in host.paths"
         ));
     }
-    let writable = paths.grants().filter(|(_, access)| *access == Some(Access::ReadWrite)).map(|(path, _)| path);
-    for path in writable.filter(|path| owns_the_node(path) && paths.access(path) == Some(Access::ReadWrite)) {
+    let mut told: Vec<&Path> = Vec::new();
+    for (path, _) in paths.grants() {
+        // In order: what lies above a path comes before it.
+        let is_told = told.iter().any(|above| path.starts_with(above));
+        if is_told || !owns_the_node(path) || paths.access(path) != Some(Access::ReadWrite) {
+            continue;
+        }
+        told.push(path);
         problems.push(format!(
             "profile {name}: host.paths grants {} read-write: whoever may write there owns the node",
             path.display()

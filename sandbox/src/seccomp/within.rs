@@ -18,7 +18,9 @@ impl Filter {
         self.arch == other.arch
             && rank(self.foreign) <= rank(other.foreign)
             && rank(self.default) <= rank(other.default)
-            && numbers.into_iter().all(|number| within(&self.complete(*number), &other.complete(*number)))
+            && numbers.into_iter().all(|number| {
+                self.of(*number) == other.of(*number) || within(&self.complete(*number), &other.complete(*number))
+            })
     }
 }
 
@@ -56,7 +58,8 @@ fn both_answer(rule: &Rule, other: &Rule, mut earlier: Vec<Vec<Condition>>) -> b
             None => return false,
         }
     }
-    can_be(known, &earlier, &mut STEPS.clone())
+    let mut steps = STEPS;
+    can_be(known, &earlier, &mut steps)
 }
 
 /// Whether some arguments are as is known and meet all conditions of none of the lists.
@@ -89,8 +92,8 @@ impl Arguments {
     const ANY: Self = Self([Known { mask: 0, value: 0, least: 0, most: u64::MAX }; 6]);
 
     fn with(mut self, argument: u8, change: impl FnOnce(Known) -> Option<Known>) -> Option<Self> {
-        // No call has a seventh argument: conditions on one compare 0, and none is ever made.
-        let known = self.0.get_mut(usize::from(argument))?;
+        // No call has a seventh argument, and nothing is known of it.
+        let Some(known) = self.0.get_mut(usize::from(argument)) else { return Some(self) };
         *known = change(*known)?;
         Some(self)
     }

@@ -10,7 +10,7 @@ use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox,
 use oci_spec::runtime::Spec;
 
 use crate::manifest::{self, Content};
-use crate::policy::facts;
+use crate::policy::with_calls;
 use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN, rows};
 use crate::{pod, policy};
 
@@ -102,9 +102,14 @@ fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, String)> {
         .names()
         .iter()
         .filter_map(|name| policy.profile(name))
-        .map(|profile| (format!("{} ({})", profile.name(), profile.origin()), facts(profile.sandbox())))
+        .map(|profile| {
+            (
+                format!("{} ({})", profile.name(), profile.origin()),
+                with_calls(profile.sandbox().describe(), profile.sandbox()),
+            )
+        })
         .collect();
-    facts(sandbox)
+    with_calls(sandbox.describe(), sandbox)
         .into_iter()
         .enumerate()
         .map(|(at, (key, value))| {

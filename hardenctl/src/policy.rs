@@ -12,7 +12,7 @@ use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{Identity, Kind, Sandbox};
 
 use crate::cli::{HANDLER, PolicyPath, dns_label};
-use crate::style::{BAD, BOLD, DIM, GOOD, PLAIN, rows};
+use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, rows};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -137,6 +137,9 @@ fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
             Ok(policy) if !json => {
                 let own = policy.profiles().filter(|p| p.origin().to_string() != "built in").count();
                 anstream::println!("{GOOD}ok{PLAIN}  {show}: {own} profiles, {} rules", policy.rules().len());
+                for warning in policy.warnings() {
+                    anstream::println!("{NOTE}warning{PLAIN}  {warning}");
+                }
             }
             Err(errors) if !json => {
                 for error in &errors.0 {
@@ -145,6 +148,18 @@ fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
             }
             Ok(_) | Err(_) => {}
         }
+        let warnings: Vec<serde_json::Value> = read
+            .iter()
+            .flat_map(Policy::warnings)
+            .map(|w| {
+                serde_json::json!({
+                    "file": w.place.file,
+                    "line": w.place.line,
+                    "column": w.place.column,
+                    "problem": w.problem,
+                })
+            })
+            .collect();
         let errors: Vec<serde_json::Value> = read
             .err()
             .map(|e| e.0)
@@ -159,7 +174,7 @@ fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
                 })
             })
             .collect();
-        report.push(serde_json::json!({"path": path, "errors": errors}));
+        report.push(serde_json::json!({"path": path, "errors": errors, "warnings": warnings}));
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -176,21 +191,25 @@ fn show(policy: &Policy, json: bool, only: Option<&str>) -> Result<ExitCode> {
     if json {
         let all: serde_json::Map<String, serde_json::Value> = chosen
             .iter()
-            .map(|p| (p.name().to_owned(), serde_json::json!({"origin": p.origin().to_string(), "allows": facts(p.sandbox()).into_iter().collect::<std::collections::BTreeMap<_, _>>()})))
+            .map(|p| (p.name().to_owned(), serde_json::json!({"origin": p.origin().to_string(), "allows": facts(p).into_iter().collect::<std::collections::BTreeMap<_, _>>()})))
             .collect();
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
     for profile in chosen {
         anstream::println!("{BOLD}{}{PLAIN} {DIM}({}){PLAIN}", profile.name(), profile.origin());
-        rows(&facts(profile.sandbox()));
+        rows(&facts(profile));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A sandbox, a line each.
-pub(crate) fn facts(sandbox: &Sandbox) -> Vec<(String, String)> {
-    let mut lines = sandbox.describe();
+/// A profile, a line for each thing that it decides.
+pub(crate) fn facts(profile: &Profile) -> Vec<(String, String)> {
+    with_calls(profile.describe(), profile.sandbox())
+}
+
+/// The lines of a sandbox, with the number of its system calls.
+pub(crate) fn with_calls(mut lines: Vec<(String, String)>, sandbox: &Sandbox) -> Vec<(String, String)> {
     let arch = sandbox.filter().arch();
     let all = arch.calls().count();
     let allowed = calls(sandbox).len();
@@ -214,12 +233,12 @@ fn diff(before: &Policy, after: &Policy, json: bool) -> Result<ExitCode> {
     for name in names {
         match (before.profile(name), after.profile(name)) {
             (Some(old), Some(new)) => {
-                let (old, new) = (old.sandbox(), new.sandbox());
                 for ((key, old), (_, new)) in old.describe().into_iter().zip(new.describe()) {
                     if old != new {
                         changes.push((format!("profile {name}: {key}"), format!("{old} -> {new}")));
                     }
                 }
+                let (old, new) = (old.sandbox(), new.sandbox());
                 let (had, has) = (calls(old), calls(new));
                 for (word, calls) in [("allowed", &has - &had), ("denied", &had - &has)] {
                     if !calls.is_empty() {
@@ -265,7 +284,7 @@ fn explain(policy: &Policy, identity: &Identity, privileged: bool, json: bool) -
         println!("{}", serde_json::to_string_pretty(&answer).context("encode")?);
     } else {
         anstream::println!("{choice}");
-        rows(&facts(choice.profile.sandbox()));
+        rows(&facts(choice.profile));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use crate::decide::Admission;
 use crate::label;
+use crate::policy::Profile;
 use crate::refusal::Note;
 use crate::sandbox::{Access, HostPaths, Sandbox, Users};
 
@@ -30,6 +31,8 @@ impl Admission {
         let mut sandbox = self.sandbox().describe();
         let namespace = self.user_namespace().map_or("none".to_owned(), |namespace| namespace.to_string());
         sandbox.push(("user namespace".to_owned(), namespace));
+        let label = self.plan().selinux.clone().unwrap_or_else(|| "none".to_owned());
+        sandbox.push(("SELinux label".to_owned(), label));
         Summary {
             by: self.by().to_owned(),
             profiles: self.sandbox().names().iter().cloned().collect(),
@@ -37,6 +40,17 @@ impl Admission {
             notes: self.notes().to_vec(),
             lost: self.lacks().map(|feature| format!("without {}: {}", feature.name, feature.lost)).collect(),
         }
+    }
+}
+
+impl Profile {
+    /// What it decides and how, always in the same order. The system calls are not among them.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let mut rows = self.sandbox().describe();
+        let label = self.selinux().unwrap_or(label::DEFAULT_SELINUX);
+        rows.push(("SELinux default".to_owned(), label.to_owned()));
+        rows
     }
 }
 
@@ -87,7 +101,6 @@ impl Sandbox {
                     &mut label::own_apparmor(self).map(str::to_owned).into_iter().chain(self.apparmor.iter().cloned()),
                 ),
             ),
-            ("SELinux default", self.selinux.first().cloned().unwrap_or_else(|| label::DEFAULT_SELINUX.to_owned())),
             ("SELinux types too", list(&mut self.selinux_types.iter().cloned())),
             ("exec", if self.exec.refused { "refused" } else { "allowed" }.to_owned()),
             ("exec programs", if programs.is_empty() { "any".to_owned() } else { programs }),
@@ -121,13 +134,12 @@ fn word(access: Option<Access>) -> &'static str {
 fn paths_of(paths: &HostPaths) -> String {
     let mut parts = Vec::new();
     for access in [None, Some(Access::ReadOnly), Some(Access::ReadWrite)] {
-        let of: Vec<String> =
-            paths.rules.iter().filter(|(_, a)| **a == access).map(|(p, _)| p.display().to_string()).collect();
+        let of: Vec<String> = paths.words(access).collect();
         if !of.is_empty() {
             parts.push(format!("{} {}", word(access), of.join(" ")));
         }
     }
-    parts.push(format!("others {}", word(paths.other)));
+    parts.push(format!("others {}", word(paths.other())));
     parts.join(", ")
 }
 

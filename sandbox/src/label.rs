@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-
-
 use crate::capability::CapabilitySet;
 use crate::kernel::{AppArmor, KernelSupport};
 use crate::observations::Observations;
@@ -62,7 +60,8 @@ pub(crate) fn own_apparmor(sandbox: &Sandbox) -> Option<&'static str> {
     }
 }
 
-/// What the process gets on this node.
+/// What the process gets on this node, but for the label that the node's profile has for those that
+/// ask for none.
 pub(crate) fn choose(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport) -> Labels {
     let mut labels = Labels::default();
     if kernel.apparmor != AppArmor::Off {
@@ -73,7 +72,7 @@ pub(crate) fn choose(process: &ProcessRequest, sandbox: &Sandbox, kernel: &Kerne
     if kernel.selinux {
         // A privileged pod's sandbox asks for more than it gets.
         let requested = requested_selinux(process).filter(|label| sandbox.is_open() || may_have(label, sandbox));
-        labels.selinux = requested.map(str::to_owned).or_else(|| sandbox.selinux.first().cloned());
+        labels.selinux = requested.map(str::to_owned);
     }
     labels
 }
@@ -109,17 +108,36 @@ fn level(id: &str) -> String {
 pub(crate) fn check(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
     check_apparmor(process, sandbox, kernel, violations);
     check_selinux(process, sandbox, kernel, violations);
-    let demands =
-        [(&sandbox.apparmor, kernel.apparmor == AppArmor::Off, "AppArmor"), (&sandbox.selinux, !kernel.selinux, "SELinux")];
-    for (labels, missing, what) in demands {
-        if let (Some(label), true) = (labels.first(), missing) {
-            violations.push(Violation::unsupported(
-                "node",
-                format!("the profile demands {label}, and this node's kernel does not run {what}"),
-                format!("take it out of the profile's labels, or boot a kernel with {what}"),
-            ));
-        }
+    if kernel.apparmor == AppArmor::Off
+        && let Some(profile) = sandbox.apparmor.first()
+    {
+        violations.push(missing(profile, "AppArmor"));
     }
+}
+
+/// Refuses a default label of the node's profile that the node cannot give.
+pub(crate) fn check_default(label: Option<&str>, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
+    if let Some(label) = label.filter(|_| !kernel.selinux) {
+        violations.push(missing(label, "SELinux"));
+    }
+}
+
+fn missing(label: &str, what: &str) -> Violation {
+    Violation::unsupported(
+        "node",
+        format!("the profile demands {label}, and this node's kernel does not run {what}"),
+        format!("take it out of the profile's labels, or boot a kernel with {what}"),
+    )
+}
+
+/// Whether any pod may ask for a label of this type, at whatever level.
+pub(crate) fn is_baseline(label: &str) -> bool {
+    has_user_and_role(label) && is_baseline_type(type_of(label))
+}
+
+/// Whether any pod may ask for this type.
+pub(crate) fn is_baseline_type(kind: &str) -> bool {
+    SELINUX_TYPES.contains(&kind)
 }
 
 fn check_apparmor(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
@@ -214,7 +232,7 @@ fn has_user_and_role(label: &str) -> bool {
 
 fn has_type(label: &str, sandbox: &Sandbox) -> bool {
     let kind = type_of(label);
-    SELINUX_TYPES.contains(&kind) || sandbox.selinux_types.contains(kind)
+    is_baseline_type(kind) || sandbox.selinux_types.contains(kind)
 }
 
 fn may_have(label: &str, sandbox: &Sandbox) -> bool {

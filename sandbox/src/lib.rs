@@ -47,4 +47,4 @@ pub use placement::{CgroupMounts, Namespaces, Placement};
 pub use plan::LockdownPlan;
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
 pub use request::{Identity, Kind, ProcessRequest, Request, handler_of};
-pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users};
+pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users, grant_advice};

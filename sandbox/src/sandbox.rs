@@ -1,8 +1,13 @@
 //! The sandbox as a value, and its meet.
 
+mod host_paths;
+mod ports;
+mod within;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use self::host_paths::{Access, HostPaths, grant_advice};
 use crate::capability::CapabilitySet;
 use crate::policy::Patterns;
 use crate::seccomp::Filter;
@@ -10,7 +15,10 @@ use crate::seccomp::Filter;
 /// What a container may do. Two sandboxes have a meet: what both allow.
 ///
 /// Sets of *demands* (patterns, paths, users) are united by the meet, since each demand must hold;
-/// sets of *grants* (devices, ports, namespaces) are intersected.
+/// sets of *grants* (devices, ports, namespaces) are intersected. What a container gets where it asks
+/// for nothing (an SELinux label) is neither, and no part of a sandbox: see [`Profile`].
+///
+/// [`Profile`]: crate::policy::Profile
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     /// Profiles that it is the meet of.
@@ -45,7 +53,7 @@ pub struct Sandbox {
     pub(crate) privileged: bool,
     /// Namespaces that may be the host's.
     pub(crate) host_namespaces: BTreeSet<HostNamespace>,
-    /// Which paths of the host may be mounted: every one must allow it.
+    /// Which paths of the host may be mounted: every one must allow it; none allows all.
     pub(crate) host_paths: BTreeSet<HostPaths>,
     /// Devices beyond the standard ones.
     pub(crate) devices: BTreeSet<Device>,
@@ -57,8 +65,6 @@ pub struct Sandbox {
     pub(crate) users: BTreeSet<Users>,
     /// AppArmor profiles that every process is in, beside this product's own.
     pub(crate) apparmor: BTreeSet<String>,
-    /// SELinux label of a process that asks for none.
-    pub(crate) selinux: BTreeSet<String>,
     /// SELinux types that a pod may ask for, beside those of Kubernetes' baseline.
     pub(crate) selinux_types: BTreeSet<String>,
     /// What an exec gets beyond its container: less.
@@ -76,42 +82,6 @@ pub enum HostNamespace {
     Pid,
     /// `hostIPC: true`.
     Ipc,
-}
-
-/// Which paths of the host may be mounted into the container: the longest rule that a path lies
-/// below decides.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPaths {
-    /// Paths, each with all below; `None` is not at all.
-    pub rules: BTreeMap<PathBuf, Option<Access>>,
-    /// All other paths.
-    pub other: Option<Access>,
-}
-
-impl HostPaths {
-    pub(crate) const fn anything() -> Self {
-        Self { rules: BTreeMap::new(), other: Some(Access::ReadWrite) }
-    }
-
-    /// How a path may be mounted. What lies above a path that is not to be had is not to be had
-    /// either, unless a rule names it.
-    #[must_use]
-    pub fn access(&self, path: &Path) -> Option<Access> {
-        let own = path.ancestors().find_map(|above| self.rules.get(above)).copied().unwrap_or(self.other);
-        let shows_denied = self.rules.iter().any(|(rule, access)| access.is_none() && rule.starts_with(path));
-        if shows_denied && !self.rules.contains_key(path) { None } else { own }
-    }
-}
-
-/// How a path of the host may be mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Access {
-    /// Read-only.
-    ReadOnly,
-    /// Read-only or writable.
-    ReadWrite,
 }
 
 /// A device by its numbers.
@@ -162,8 +132,14 @@ pub struct ExecRules {
 }
 
 impl Sandbox {
+    /// Which paths of the host may be mounted: every one must allow it.
+    pub fn host_paths(&self) -> impl Iterator<Item = &HostPaths> {
+        self.host_paths.iter()
+    }
+
     /// How a path of the host may be mounted: as every profile has it.
-    pub(crate) fn access(&self, path: &Path) -> Option<Access> {
+    #[must_use]
+    pub fn access(&self, path: &Path) -> Option<Access> {
         self.host_paths.iter().map(|paths| paths.access(path)).min().unwrap_or(Some(Access::ReadWrite))
     }
 
@@ -192,7 +168,6 @@ impl Sandbox {
             limits: BTreeMap::new(),
             users: BTreeSet::new(),
             apparmor: BTreeSet::new(),
-            selinux: BTreeSet::new(),
             selinux_types: BTreeSet::new(),
             exec: ExecRules::default(),
         }
@@ -224,7 +199,6 @@ impl Sandbox {
             limits: least(&self.limits, &other.limits),
             users: &self.users | &other.users,
             apparmor: &self.apparmor | &other.apparmor,
-            selinux: &self.selinux | &other.selinux,
             selinux_types: &self.selinux_types & &other.selinux_types,
             exec: self.exec.meet(&other.exec),
         }
@@ -313,7 +287,13 @@ fn common(left: &BTreeSet<Device>, right: &BTreeSet<Device>) -> BTreeSet<Device>
     let within = |one: &BTreeSet<Device>, other: &BTreeSet<Device>| -> BTreeSet<Device> {
         one.iter().filter(|d| other.iter().any(|o| o.covers(d))).copied().collect()
     };
-    &within(left, right) | &within(right, left)
+    without_covered(&(&within(left, right) | &within(right, left)))
+}
+
+/// The same devices, each named once.
+pub(crate) fn without_covered(devices: &BTreeSet<Device>) -> BTreeSet<Device> {
+    let is_covered = |device: &Device| devices.iter().any(|other| other != device && other.covers(device));
+    devices.iter().filter(|device| !is_covered(device)).copied().collect()
 }
 
 fn least(left: &BTreeMap<String, u64>, right: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {

@@ -10,12 +10,19 @@ use serde_json::{Value, json};
 
 const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
 
+/// A seccomp profile of the node that denies two calls.
+const OCI: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    {"names": ["chmod", "fchmodat"], "action": "SCMP_ACT_ERRNO"}]}"#;
+
 fn parse(files: &[&str]) -> Result<Policy, String> {
     let name = |at: usize| if at == 0 { "policy.toml".into() } else { format!("policy.d/{at}.toml").into() };
     let files = files.iter().enumerate().map(|(at, text)| Source::new(name(at), (*text).to_owned()));
     let files: Vec<Source> = files.collect();
-    let not_read = |path: &std::path::Path| Err(format!("{}: not read", path.display()));
-    Policy::parse(&files, &not_read, Arch::native().unwrap()).map_err(|errors| errors.to_string())
+    let read = |path: &std::path::Path| match path.to_str() {
+        Some("/oci.json") => Ok(OCI.to_owned()),
+        _ => Err(format!("{}: not read", path.display())),
+    };
+    Policy::parse(&files, &read, Arch::native().unwrap()).map_err(|errors| errors.to_string())
 }
 
 /// A pod's container, as containerd's CRI writes it.
@@ -89,6 +96,14 @@ fn what_is_wrong_with_a_policy_is_told_with_its_place() {
             "a wider profile for whoever names the handler",
             "[profile.net.capabilities]\nadd = [\"NET_RAW\"]\n[[rule]]\nhandler = \"net\"\nprofile = \"net\"\n",
         ),
+        (
+            "a label for whoever takes the name",
+            "[profile.spc.labels]\nselinux = \"system_u:system_r:spc_t:s0\"\n[[rule]]\ncontainer = \"agent\"\nprofile = \"spc\"\n",
+        ),
+        (
+            "a path of the host for whoever takes the name",
+            "[profile.logs.host.paths]\n\"/srv/logs\" = \"read-only\"\n[[rule]]\npod = \"logs-*\"\nprofile = \"logs\"\n",
+        ),
         ("all of it", "default = \"x\"\n[[rule]]\nprofile = \"y\"\n[profile.z]\nextends = \"w\"\n"),
     ];
     let text: Vec<String> =
@@ -146,16 +161,14 @@ fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
     for own in [&[volume][..], &["/var/lib/kubelet/plugins/csi/globalmount/part", volume]] {
         assert_eq!(ask(own, "rw"), Ok(()));
     }
-    for nobodys in [&["/data/a"][..], &["/sysroot/ostree/deploy/x/var/data/a", "/var/data/a"]] {
-        assert_eq!(ask(nobodys, "rw"), Ok(()));
-    }
     assert_eq!(ask(&["/srv/www/a"], "ro"), Ok(()));
     for (shown, option, words) in [
         (&["/etc/shadow"][..], "ro", "/etc/shadow of the host is mounted"),
         (&["/"], "ro", "/ of the host is mounted"),
         (&["/sysroot/etc", "/etc"], "ro", "/etc of the host is mounted"),
         (&["/sysroot/boot"], "ro", "/sysroot/boot of the host is mounted"),
-        (&["/data/a", "/etc/a"], "ro", "/etc/a of the host is mounted"),
+        (&["/srv/www/a", "/etc/a"], "ro", "/etc/a of the host is mounted"),
+        (&["/data/a"], "ro", "/data/a of the host is mounted"),
         (&["/srv/www/a"], "rw", "/srv/www/a of the host is mounted writable"),
         (&["/var/lib/kubelet/pods/0bb-2/volumes/x"], "ro", "/var/lib/kubelet/pods/0bb-2/volumes/x of the host"),
         (&[], "ro", "volume-subpaths/v/web/0 of the host is mounted"),
@@ -173,8 +186,9 @@ fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
 /// Nodes have `/var/lib/containerd` on another disk, by a link or a bind mount.
 #[test]
 fn what_the_policy_names_is_known_by_its_other_paths_too() {
-    let policy = parse(&["default = \"www\"\n[profile.www.host.paths]\n\"/srv/www\" = \"read-write\"\n\
-                          \"/srv\" = \"deny\"\n"])
+    let policy = parse(&["default = \"www\"\n[profile.www.host]\nother-paths = \"read-write\"\n\
+                          [profile.www.host.paths]\n\"/srv/www\" = \"read-write\"\n\"/srv\" = \"deny\"\n\
+                          \"/boot\" = \"deny\"\n\"/var/lib/containerd\" = \"deny\"\n"])
     .unwrap();
     assert!(policy.host_paths().contains(std::path::Path::new("/srv/www")));
     let facts = Observations {
@@ -290,7 +304,7 @@ fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are
     let ask = |source: &str, option: &str| judge(policy, |s| bind(s, source, &[option])).is_ok();
     assert!(ask("/etc/localtime", "ro") && !ask("/etc/localtime", "rw") && !ask("/etc", "ro"));
     assert!(ask("/srv/www", "rw") && ask("/srv/www/a", "rw") && !ask("/srv/wwwx", "ro") && !ask("/srv", "ro"));
-    assert!(ask("/data", "rw") && !ask("/", "ro") && !ask("/var", "ro") && !ask("/var/lib", "ro"));
+    assert!(!ask("/data", "ro") && !ask("/", "ro") && !ask("/var", "ro") && !ask("/var/lib", "ro"));
     // What the kubelet and containerd keep for this pod, and for another.
     assert!(ask("/var/lib/kubelet/pods/0aa-1/volumes/x", "rw") && !ask("/var/lib/kubelet/pods/0bb/volumes/x", "ro"));
     let sandbox = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes";
@@ -348,49 +362,267 @@ fn the_sandbox_of_a_privileged_pod_is_tightened_and_not_refused() {
     assert!(admission.decide_exec(spec(|_| {}).process().clone().unwrap()).is_err());
 }
 
+/// No pod may name a path of the host but what a provisioner made for it.
+#[test]
+fn baseline_gives_the_volumes_of_local_provisioners_and_no_other_path() {
+    let ask = |source: &str| judge("", |s| bind(s, source, &["rw"])).is_ok();
+    for folder in ["/opt/local-path-provisioner", "/tmp/hostpath-provisioner", "/var/lib/rancher/k3s/storage"] {
+        assert!(ask(&format!("{folder}/pvc-1")) && ask(&format!("{folder}/pvc-1/data")), "{folder}");
+        assert!(!ask(folder) && !ask(&format!("{folder}x/pvc-1")), "{folder}");
+    }
+    for path in ["/", "/opt", "/data", "/mnt", "/srv/www", "/var/log", "/swap.img", "/.snapshots", "/var/cache"] {
+        assert!(!ask(path), "{path}");
+    }
+    let refusal = judge("", |s| bind(s, "/srv/www", &["ro"])).unwrap_err().to_string();
+    let advice = "[profile.NAME] host.paths = { \"/srv/www\" = \"read-only\" }, and a rule that gives NAME to the \
+                  namespace";
+    assert!(refusal.contains(advice), "{refusal}");
+}
+
+/// What a rule gives that any pod's author can make match.
+#[test]
+fn a_rule_that_can_be_forged_gives_no_more_than_baseline() {
+    let lint = |profile: &str| {
+        parse(&[&format!("[profile.x]\n{profile}\n[[rule]]\ncontainer = \"x\"\nprofile = \"x\"\n")]).map(drop)
+    };
+    for narrower in [
+        "",
+        "extends = \"restricted\"",
+        "capabilities.drop = [\"ALL\"]",
+        "seccomp.deny = [\"mkdir\"]\nseccomp.errno = 38",
+        "seccomp.allow = [\"mkdir\"]",
+        "seccomp.socket-families = [\"unix\", \"inet\"]",
+        "seccomp.rule = [{calls = [\"ioctl\", \"clone\"], argument = 1, mask = 12, equals = 4, answer = \"deny\"}]",
+        "seccomp.oci = \"/oci.json\"",
+        "host.paths = {\"/opt/local-path-provisioner\" = \"deny\"}",
+        "host.sysctls = [\"net.ipv4.tcp_rmem\"]",
+        "network.bind-tcp = [80]",
+        "labels.selinux = \"system_u:system_r:container_init_t:s0\"",
+        "labels.selinux-types = [\"container_kvm_t\"]",
+        "labels.apparmor = \"web\"",
+        "exec.refuse = true",
+    ] {
+        assert_eq!(lint(narrower), Ok(()), "{narrower}");
+    }
+    for wider in [
+        "capabilities.add = [\"NET_RAW\"]",
+        "seccomp.allow = [\"ptrace\"]",
+        "seccomp.rule = [{calls = [\"socket\"], argument = 2, equals = 262, answer = \"allow\"}]",
+        "seccomp.socket-families = [\"unix\", \"packet\"]",
+        "network.abstract-sockets = true",
+        "host.namespaces = [\"pid\"]",
+        "host.paths = {\"/srv\" = \"read-only\"}",
+        "host.paths = {\"/opt/local-path-provisioner\" = \"read-write\"}",
+        "host.other-paths = \"read-only\"",
+        "host.devices = [\"c 10:229\"]",
+        "host.sysctls = [\"net.*\"]",
+        "labels.selinux = \"system_u:system_r:spc_t:s0\"",
+        "labels.selinux = \"unconfined_u:unconfined_r:container_t:s0\"",
+        "labels.selinux-types = [\"spc_t\"]",
+    ] {
+        let error = lint(wider).unwrap_err();
+        assert!(error.contains("profile x allows more than baseline"), "{wider}: {error}");
+    }
+    let policy = parse(&[""]).unwrap();
+    let baseline = policy.profile("baseline").unwrap();
+    assert!(policy.profile("restricted").unwrap().is_within(baseline));
+    assert!(!policy.profile("privileged").unwrap().is_within(baseline));
+}
+
+/// A default is the node's to give.
+#[test]
+fn a_pod_gets_no_label_by_asking_for_a_profile() {
+    const POLICY: &str = "[profile.agent.labels]\nselinux = \"system_u:system_r:spc_t:s0\"\n\
+                          [[rule]]\nnamespace = \"kube-system\"\nprofile = \"agent\"\n";
+    let label = |namespace: &str, wish: Option<&str>, change: fn(&mut Value)| {
+        let admission = judge(POLICY, |s| {
+            s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace);
+            if let Some(name) = wish {
+                s["annotations"]["io.containerd.hardened.v1/profile"] = json!(name);
+            }
+            change(s);
+        });
+        admission.unwrap().plan().selinux.clone().unwrap()
+    };
+    let kind = |label: String| label.split(':').nth(2).unwrap().to_owned();
+    assert_eq!(kind(label("kube-system", None, |_| {})), "spc_t");
+    assert_eq!(kind(label("kube-system", Some("baseline"), |_| {})), "spc_t");
+    assert_eq!(kind(label("shop", Some("agent"), |_| {})), "container_t");
+    let own = |s: &mut Value| s["process"]["selinuxLabel"] = json!("system_u:system_r:container_init_t:s0:c1,c2");
+    assert_eq!(label("kube-system", None, own), "system_u:system_r:container_init_t:s0:c1,c2");
+    // A node that cannot give it refuses the containers that would get it, and no others.
+    let host = KernelSupport { selinux: false, ..KernelSupport::assumed() };
+    let on = |namespace: &str| {
+        let spec = spec(|s| {
+            s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace);
+            s["annotations"]["io.containerd.hardened.v1/profile"] = json!("agent");
+        });
+        decide(spec, &parse(&[POLICY]).unwrap(), &host, &Observations::default()).map(drop)
+    };
+    assert!(on("shop").is_ok());
+    assert!(on("kube-system").unwrap_err().to_string().contains("demands system_u:system_r:spc_t:s0"));
+}
+
+#[test]
+fn what_gives_away_more_than_it_seems_to_is_warned_of() {
+    let warnings = |profile: &str| -> Vec<String> {
+        let policy = parse(&[&format!("[profile.x.host]\n{profile}\n")]).unwrap();
+        policy.warnings().iter().map(ToString::to_string).collect()
+    };
+    for quiet in ["", "paths = {\"/srv/www\" = \"read-write\", \"/etc\" = \"read-only\"}", "other-paths = \"deny\""] {
+        assert!(warnings(quiet).is_empty(), "{quiet}: {:?}", warnings(quiet));
+    }
+    for owns in ["/", "/etc", "/etc/x", "/var", "/run/containerd", "/opt", "/var/lib/kubelet"] {
+        let found = warnings(&format!("paths = {{{owns:?} = \"read-write\"}}"));
+        assert_eq!(
+            found,
+            [format!(
+                "policy.toml:1:10: profile x: host.paths grants {owns} read-write: whoever may write there owns the node"
+            )]
+        );
+    }
+    assert!(warnings("other-paths = \"read-only\"")[0].contains("promises nothing"));
+}
+
+/// Edits of which profiles are made. One of them at least changes each field of a sandbox.
+const EDITS: &[&str] = &[
+    "extends = \"restricted\"",
+    "capabilities.drop = [\"CHOWN\", \"KILL\"]",
+    "capabilities.add = [\"NET_RAW\"]",
+    "capabilities.add = [\"SYS_TIME\", \"NET_ADMIN\"]",
+    "seccomp.deny = [\"mkdir\", \"mkdirat\"]",
+    "seccomp.allow = [\"ptrace\", \"mount\"]",
+    "seccomp.allow = [\"socket\"]",
+    "seccomp.socket-families = [\"unix\", \"vsock\"]",
+    "seccomp.foreign = \"enosys\"",
+    "seccomp.oci = \"/oci.json\"",
+    "seccomp.rule = [{calls = [\"ioctl\"], argument = 1, equals = 3, answer = \"deny\"}]",
+    "seccomp.rule = [{calls = [\"ioctl\"], argument = 1, mask = 1, equals = 0, answer = \"allow\"}]",
+    "files.read-only-root = true",
+    "files.hidden = [\"/srv\"]",
+    "files.no-write = [\"/var\"]",
+    "files.no-execute = [\"/var/lib\"]",
+    "files.masked = [\"/proc/cpuinfo\"]",
+    "files.read-only = [\"/proc/tty\"]",
+    "files.execute-from-writable = false",
+    "network.bind-tcp = [80, 443]",
+    "network.bind-tcp = [443, 8080]",
+    "network.bind-tcp = []",
+    "network.connect-tcp = []",
+    "network.connect-tcp = [443]",
+    "network.abstract-sockets = true",
+    "host.namespaces = [\"network\"]",
+    "host.paths = {\"/srv\" = \"deny\", \"/etc/x\" = \"read-only\"}",
+    "host.paths = {\"/srv\" = \"read-write\", \"/srv/x/y\" = \"deny\", \"/srv/z\" = \"read-only\"}",
+    "host.other-paths = \"read-only\"",
+    "host.devices = [\"c 10:229\"]",
+    "host.devices = [\"c 10:*\", \"c 10:229\"]",
+    "host.sysctls = [\"net.*\"]",
+    "host.sysctls = [\"net.core.*\"]",
+    "user.non-root = true",
+    "user.own-namespace = true",
+    "user.uids = [[0, 99]]",
+    "user.uids = [[1, 9]]",
+    "user.gids = [[0, 99]]",
+    "limits.RLIMIT_NOFILE = 64",
+    "limits.RLIMIT_NOFILE = 128",
+    "labels.apparmor = \"web\"",
+    "labels.selinux = \"system_u:system_r:spc_t:s0\"",
+    "labels.selinux = \"system_u:system_r:container_init_t:s0\"",
+    "labels.selinux-types = [\"spc_t\"]",
+    "labels.selinux-types = [\"spc_t\", \"svirt_t\"]",
+    "exec.refuse = true",
+    "exec.programs = [\"/bin/*\"]",
+    "exec.programs = [\"/bin/sh\"]",
+    "exec.hidden = [\"/run\"]",
+    "exec.read-only = true",
+    "exec.no-network = true",
+];
+
+/// Built-in profiles that no container has as its default.
+const ELEVATED: &[&str] = &["extends = \"privileged\"", "extends = \"pause\""];
+
 /// Profiles made of random edits.
-fn profile() -> impl Strategy<Value = String> {
-    let edit = prop_oneof![
-        Just("extends = \"restricted\"".to_owned()),
-        Just("capabilities.drop = [\"CHOWN\", \"KILL\"]".to_owned()),
-        Just("capabilities.add = [\"NET_RAW\"]".to_owned()),
-        Just("capabilities.add = [\"SYS_TIME\", \"NET_ADMIN\"]".to_owned()),
-        Just("seccomp.deny = [\"mkdir\", \"mkdirat\"]".to_owned()),
-        Just("seccomp.allow = [\"ptrace\", \"mount\"]".to_owned()),
-        Just("seccomp.socket-families = [\"unix\", \"vsock\"]".to_owned()),
-        Just("seccomp.rule = [{calls = [\"ioctl\"], argument = 1, equals = 3, answer = \"deny\"}]".to_owned()),
-        Just("files.read-only-root = true".to_owned()),
-        Just("files.hidden = [\"/srv\"]".to_owned()),
-        Just("files.no-write = [\"/var\"]".to_owned()),
-        Just("files.masked = [\"/proc/cpuinfo\"]".to_owned()),
-        Just("files.execute-from-writable = false".to_owned()),
-        Just("network.bind-tcp = [80, 443]".to_owned()),
-        Just("network.bind-tcp = [443, 8080]".to_owned()),
-        Just("network.connect-tcp = []".to_owned()),
-        Just("network.abstract-sockets = true".to_owned()),
-        Just("host.namespaces = [\"network\"]".to_owned()),
-        Just("host.paths = {\"/srv\" = \"deny\", \"/etc/x\" = \"read-only\"}".to_owned()),
-        Just("host.other-paths = \"read-only\"".to_owned()),
-        Just("host.devices = [\"c 10:229\"]".to_owned()),
-        Just("host.devices = [\"c 10:*\"]".to_owned()),
-        Just("host.sysctls = [\"net.*\"]".to_owned()),
-        Just("user.non-root = true".to_owned()),
-        Just("user.own-namespace = true".to_owned()),
-        Just("user.uids = [[0, 99]]".to_owned()),
-        Just("limits.RLIMIT_NOFILE = 64".to_owned()),
-        Just("exec.refuse = true".to_owned()),
-        Just("exec.programs = [\"/bin/*\"]".to_owned()),
-    ];
-    prop::collection::btree_set(edit, 0..5).prop_map(|edits| {
+fn profile_of(edits: Vec<&'static str>) -> impl Strategy<Value = String> {
+    prop::collection::btree_set(prop::sample::select(edits), 0..6).prop_map(|edits| {
         let mut keys = std::collections::BTreeSet::new();
-        let once = |edit: &String| keys.insert(edit.split(" =").next().unwrap_or_default().to_owned());
-        let edits: Vec<String> = edits.into_iter().filter(once).collect();
-        edits.join("\n")
+        let once = |edit: &&str| keys.insert(edit.split(" =").next().unwrap_or_default().to_owned());
+        edits.into_iter().filter(once).collect::<Vec<&str>>().join("\n")
     })
 }
 
+fn profile() -> impl Strategy<Value = String> {
+    profile_of(EDITS.to_vec())
+}
+
+fn any_profile() -> impl Strategy<Value = String> {
+    profile_of([EDITS, ELEVATED].concat())
+}
+
+/// A field that no test draws could be forgotten by the meet.
+#[test]
+fn every_field_of_a_sandbox_takes_part() {
+    let fields = |edit: &str| -> std::collections::BTreeMap<String, String> {
+        let policy = parse(&[&format!("[profile.x]\n{edit}\n")]).unwrap();
+        let text = format!("{:#?}", policy.profile("x").unwrap().sandbox());
+        let mut all = std::collections::BTreeMap::new();
+        let mut last = String::new();
+        for line in text.lines() {
+            // The fields of the sandbox itself stand four spaces in.
+            if let Some(rest) = line.strip_prefix("    ").filter(|rest| !rest.starts_with([' ', '}', ']', ')']))
+                && let Some((name, value)) = rest.split_once(':')
+            {
+                last = name.to_owned();
+                all.insert(last.clone(), value.to_owned());
+            } else if let Some(value) = all.get_mut(&last) {
+                value.push_str(line);
+            }
+        }
+        all
+    };
+    let plain = fields("");
+    assert!(plain.len() > 20, "{plain:?}");
+    for name in plain.keys().filter(|name| *name != "names") {
+        let drawn = EDITS.iter().chain(ELEVATED).any(|edit| fields(edit).get(name) != plain.get(name));
+        assert!(drawn, "no edit changes {name}");
+    }
+}
+
+/// Filters are compared by what they answer: their rules may be written otherwise.
+fn same_answers(left: &Sandbox, right: &Sandbox) -> bool {
+    let calls = Arch::native().unwrap().calls().map(|(_, number)| number);
+    let answers = |sandbox: &Sandbox, n, x| sandbox.filter().decide(n, &[x; 6]);
+    calls
+        .flat_map(|n| [0, 1, 3, 16, 40, u64::MAX].map(|x| (answers(left, n, x), answers(right, n, x))))
+        .all(|(left, right)| left == right)
+}
+
+fn same(left: &Sandbox, right: &Sandbox) -> bool {
+    same_answers(left, right) && format!("{:?}", left.without_filter()) == format!("{:?}", right.without_filter())
+}
+
+/// Three profiles, the first of them every container's.
 fn three(a: &str, b: &str, c: &str) -> Policy {
     parse(&[&format!("default = \"a\"\n[profile.a]\n{a}\n[profile.b]\n{b}\n[profile.c]\n{c}\n")]).unwrap()
+}
+
+/// Their sandboxes alone, of any profiles.
+fn sandboxes(a: &str, b: &str, c: &str) -> [Sandbox; 3] {
+    let policy = parse(&[&format!("[profile.a]\n{a}\n[profile.b]\n{b}\n[profile.c]\n{c}\n")]).unwrap();
+    ["a", "b", "c"].map(|name| policy.profile(name).unwrap().sandbox().clone())
+}
+
+/// Two sandboxes that are within each other: the same, but for demands that say it in other words.
+fn allows_the_same(left: &Sandbox, right: &Sandbox) -> bool {
+    let in_words = |sandbox: &Sandbox| -> Vec<(String, String)> {
+        let other_words = ["host paths", "sysctls", "users", "exec programs", "calls of other ABIs"];
+        sandbox.describe().into_iter().filter(|(key, _)| !other_words.contains(&key.as_str())).collect()
+    };
+    let paths = ["/", "/srv", "/srv/x", "/srv/x/y", "/srv/z", "/etc/x", "/opt/local-path-provisioner/x", "/other"];
+    let allowed = |sandbox: &Sandbox, n| sandbox.filter().decide(n, &[1; 6]).allows();
+    in_words(left) == in_words(right)
+        && paths.iter().all(|path| left.access(path.as_ref()) == right.access(path.as_ref()))
+        && Arch::native().unwrap().calls().all(|(_, n)| allowed(left, n) == allowed(right, n))
 }
 
 /// Asks for something now and then.
@@ -420,20 +652,75 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn meet_is_idempotent_commutative_and_associative(a in profile(), b in profile(), c in profile()) {
-        let policy = three(&a, &b, &c);
-        let [a, b, c] = ["a", "b", "c"].map(|name| policy.profile(name).unwrap().sandbox());
-        let same = |left: &Sandbox, right: &Sandbox| {
-            // Filters are compared by what they answer: their rules may be written otherwise.
-            let calls = Arch::native().unwrap().calls().map(|(_, number)| number);
-            let filters = calls.flat_map(|n| [0, 1, 3, 16, 40, u64::MAX].map(|x| {
-                (left.filter().decide(n, &[x; 6]), right.filter().decide(n, &[x; 6]))
-            })).all(|(l, r)| l == r);
-            filters && format!("{:?}", left.without_filter()) == format!("{:?}", right.without_filter())
+    fn meet_is_idempotent_commutative_and_associative(a in any_profile(), b in any_profile(), c in any_profile()) {
+        let [a, b, c] = sandboxes(&a, &b, &c);
+        prop_assert!(same(&a.meet(&a), &a));
+        prop_assert!(same(&a.meet(&b), &b.meet(&a)));
+        prop_assert!(same(&a.meet(&b).meet(&c), &a.meet(&b.meet(&c))));
+    }
+
+    #[test]
+    fn the_meet_is_within_both_and_monotone(a in any_profile(), b in any_profile(), c in any_profile()) {
+        let [a, b, c] = sandboxes(&a, &b, &c);
+        let met = a.meet(&b);
+        prop_assert!(met.is_within(&a) && met.is_within(&b));
+        // A stricter operand never yields more.
+        prop_assert!(met.meet(&c).is_within(&a.meet(&c)));
+    }
+
+    #[test]
+    fn within_is_an_order(a in any_profile(), b in any_profile(), c in any_profile()) {
+        let [a, b, c] = sandboxes(&a, &b, &c);
+        for x in [&a, &b, &c] {
+            prop_assert!(x.is_within(x));
+        }
+        // Some that are comparable, beside those that are drawn.
+        let (two, three) = (a.meet(&b), a.meet(&b).meet(&c));
+        let all = [&a, &b, &c, &two, &three];
+        let within = all.map(|x| all.map(|y| x.is_within(y)));
+        for x in 0..all.len() {
+            for y in 0..all.len() {
+                for z in 0..all.len() {
+                    prop_assert!(!within[x][y] || !within[y][z] || within[x][z]);
+                }
+                if within[x][y] && within[y][x] {
+                    let [x, y] = [all[x], all[y]];
+                    prop_assert!(allows_the_same(x, y), "{:?}\n{:?}", x.without_filter(), y.without_filter());
+                }
+            }
+        }
+    }
+
+    /// What a pod asks for by annotation, whatever the profile is that it names.
+    #[test]
+    fn a_wish_never_leads_out_of_the_nodes_profile(
+        a in profile(), b in any_profile(), wish in wish(), ports in prop::option::of("(none|80|443,8080)")
+    ) {
+        let policy = three(&a, &b, "");
+        let node = policy.profile("a").unwrap();
+        let judge = |wanted: bool| {
+            let spec = spec(|s| {
+                wish(s);
+                if wanted {
+                    s["annotations"]["io.containerd.hardened.v1/profile"] = json!("b");
+                    if let Some(ports) = &ports {
+                        s["annotations"]["io.containerd.hardened.v1/bind-tcp"] = json!(ports);
+                    }
+                }
+            });
+            decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())
         };
-        prop_assert!(same(&a.meet(a), a));
-        prop_assert!(same(&a.meet(b), &b.meet(a)));
-        prop_assert!(same(&a.meet(b).meet(c), &a.meet(&b.meet(c))));
+        let Ok(admission) = judge(true) else { return Ok(()) };
+        prop_assert!(admission.sandbox().is_within(node.sandbox()));
+        prop_assert!(admission.sandbox().effective_filter().is_within(&node.sandbox().effective_filter()));
+        let alone = judge(false).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
+        prop_assert_eq!(&admission.plan().selinux, &alone.plan().selinux);
+        prop_assert_eq!(&admission.plan().files_label, &alone.plan().files_label);
+        // The product's own profile is stricter without raw sockets.
+        let demanded = |admission: &Admission| -> std::collections::BTreeSet<String> {
+            admission.plan().apparmor.iter().filter(|name| !name.starts_with("hardened")).cloned().collect()
+        };
+        prop_assert!(demanded(&admission).is_superset(&demanded(&alone)));
     }
 
     /// Measured on what comes out: the verdict, the spec, the plan and the filter.

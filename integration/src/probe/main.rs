@@ -6,12 +6,14 @@
 //! sandbox makes it fail; `EINVAL` or `EFAULT` means that the kernel's own code was reached.
 //!
 //! `hardened-probe without NUMBER[,NUMBER...] PROGRAM ARGUMENTS...` runs a program on a kernel that
-//! answers ENOSYS to these calls, as an older one would.
+//! answers ENOSYS to these calls, as an older one would. `hardened-probe ports PORT` tries all ways to
+//! a TCP port.
 //!
 //! Static, and without anything but libc: it runs in an empty image.
 
 use std::io::Write;
 
+mod ports;
 mod tries;
 mod without;
 
@@ -45,6 +47,14 @@ impl Outcome {
                 Self::Denied(e)
             }
             _ => Self::Allowed,
+        }
+    }
+
+    /// From making a socket: a protocol that is switched off is answered as one that is not there.
+    fn of_socket(result: libc::c_long) -> Self {
+        match Self::of(result) {
+            Self::Allowed if result < 0 && errno() == libc::EPROTONOSUPPORT => Self::Denied(libc::EPROTONOSUPPORT),
+            outcome => outcome,
         }
     }
 
@@ -94,6 +104,7 @@ fn main() {
     match wanted.first().map(String::as_str) {
         Some("every-call") => return tries::every_call(),
         Some("bench") => return tries::bench(),
+        Some("ports") => return ports::run(wanted.get(1..).unwrap_or_default()),
         Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),
         _ => {}
     }

@@ -134,6 +134,20 @@ tries! {
     "socket NETLINK_CRYPTO" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 21])),
     "socket NETLINK_SELINUX" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 7])),
     "socket NETLINK_CONNECTOR" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 11])),
+    "socket INET SOCK_PACKET" => Outcome::of(call(libc::SYS_socket, [2, 10, 0x300])),
+    "socket INET MPTCP" => socket(2, libc::SOCK_STREAM, 262),
+    "socket INET6 MPTCP" => socket(10, libc::SOCK_STREAM, 262),
+    "socket INET MPTCP with dirty upper halves" => Outcome::of_socket(call(libc::SYS_socket, [0x1_0000_0002, 0x1_0000_0001, 0x1_0000_0106])),
+    "socket INET SCTP" => socket(2, libc::SOCK_STREAM, 132),
+    "socket INET SCTP by its type" => socket(2, libc::SOCK_SEQPACKET, 0),
+    "socket INET DCCP" => socket(2, 6, 33),
+    "socket INET UDP-Lite" => socket(2, libc::SOCK_DGRAM, 136),
+    "socket INET L2TP" => socket(2, libc::SOCK_DGRAM, 115),
+    "socket INET SMC" => socket(2, libc::SOCK_STREAM, 256),
+    "socketpair AF_INET" => socketpair(2, libc::SOCK_STREAM),
+    "socketpair AF_TIPC" => socketpair(30, libc::SOCK_STREAM),
+    "socketpair AF_VSOCK" => socketpair(40, libc::SOCK_STREAM),
+    "socketpair AF_PACKET" => socketpair(17, libc::SOCK_DGRAM),
     "raw IP socket" => Outcome::of(call(libc::SYS_socket, [2, i64::from(libc::SOCK_RAW), 1])),
     "ioctl TIOCSTI" => Outcome::of(call(libc::SYS_ioctl, [0, 0x5412, s(c"x")])),
     "ioctl TIOCSTI with a dirty upper half" => Outcome::of(call(libc::SYS_ioctl, [0, 0x1_0000_5412, s(c"x")])),
@@ -170,6 +184,22 @@ tries! {
     "read /proc/interrupts" => masked(c"/proc/interrupts"),
     "read /proc/config.gz" => masked(c"/proc/config.gz"),
     "read /proc/latency_stats" => masked(c"/proc/latency_stats"),
+    "read /proc/allocinfo" => masked(c"/proc/allocinfo"),
+    "read /proc/buddyinfo" => masked(c"/proc/buddyinfo"),
+    "read /proc/iomem" => masked(c"/proc/iomem"),
+    "read /proc/ioports" => masked(c"/proc/ioports"),
+    "read /proc/kallsyms" => masked(c"/proc/kallsyms"),
+    "read /proc/key-users" => masked(c"/proc/key-users"),
+    "read /proc/kpagecgroup" => masked(c"/proc/kpagecgroup"),
+    "read /proc/kpagecount" => masked(c"/proc/kpagecount"),
+    "read /proc/kpageflags" => masked(c"/proc/kpageflags"),
+    "read /proc/modules" => masked(c"/proc/modules"),
+    "read /proc/pagetypeinfo" => masked(c"/proc/pagetypeinfo"),
+    "read /proc/slabinfo" => masked(c"/proc/slabinfo"),
+    "read /proc/vmallocinfo" => masked(c"/proc/vmallocinfo"),
+    "list /proc/dynamic_debug" => masked_dir(c"/proc/dynamic_debug"),
+    "read /proc/dynamic_debug/control" => masked(c"/proc/dynamic_debug/control"),
+    "write /proc/dynamic_debug/control" => open_w(c"/proc/dynamic_debug/control"),
     "list /sys/firmware" => masked_dir(c"/sys/firmware"),
     "list /sys/devices/virtual/powercap" => masked_dir(c"/sys/devices/virtual/powercap"),
     "list /sys/devices/virtual/thermal" => masked_dir(c"/sys/devices/virtual/thermal"),
@@ -193,11 +223,21 @@ tries! {
 }
 
 /// A system call by number; missing arguments are 0.
-fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> libc::c_long {
+pub(crate) fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) -> libc::c_long {
     let a = |n: usize| arguments.get(n).copied().unwrap_or(0);
     // SAFETY: tries pass numbers, null, or pointers to constants; a kernel that is handed rubbish
     // answers with an errno. Each runs in a child of its own.
     unsafe { libc::syscall(number, a(0), a(1), a(2), a(3), a(4), a(5)) }
+}
+
+/// A socket of a protocol that is refused as by a kernel without it.
+fn socket(family: i32, kind: i32, protocol: i32) -> Outcome {
+    Outcome::of_socket(call(libc::SYS_socket, [i64::from(family), i64::from(kind), i64::from(protocol)]))
+}
+
+fn socketpair(family: i32, kind: i32) -> Outcome {
+    let mut pair = [0i32; 2];
+    Outcome::of(call(libc::SYS_socketpair, [i64::from(family), i64::from(kind), 0, pair.as_mut_ptr() as i64]))
 }
 
 /// libc has it for x86_64 only.

@@ -15,6 +15,7 @@ crate::tests!(
     a_profile_narrows_what_a_container_may_do,
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
+    tcp_ports_are_reached_by_no_other_way,
     a_rule_tells_runtime_handlers_apart,
     paths_of_the_host_are_known_by_their_other_names,
     a_device_of_the_profile_can_be_used_and_no_other,
@@ -159,6 +160,66 @@ fn tcp_ports_are_the_profiles(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
+/// Landlock looks at bind and connect of TCP sockets: what comes to the same is the filter's to refuse.
+fn tcp_ports_are_reached_by_no_other_way(c: &Containerd) -> Result<()> {
+    if !knows_ports() {
+        return Ok(());
+    }
+    let probe = |network: &str| -> Result<Vec<String>> {
+        let folder = policy(c, &format!("default = \"web\"\n[profile.web.network]\n{network}\n"))?;
+        let ask = ["hardened-probe", "ports", "9090"];
+        let running = folder.start(&[], &["sleep", "1000"])?;
+        let (init, exec) = (folder.run(&[], &ask)?.ok()?.text(), running.exec(&ask)?.ok()?.text());
+        ensure!(init == exec, "init: {init}\nexec: {exec}");
+        running.remove()?;
+        Ok(init.lines().map(str::to_owned).collect())
+    };
+    let answers = |given: [i32; 10]| -> Vec<String> {
+        let names = [
+            "socket",
+            "bind",
+            "connect",
+            "MPTCP",
+            "sendto",
+            "sendmsg",
+            "sendmmsg",
+            "deferred connect",
+            "listen without bind",
+            "UNIX listen",
+        ];
+        names.iter().zip(given).map(|(name, errno)| format!("{name}: {errno}")).collect()
+    };
+    let (denied, no_protocol, no_fast_open) = (libc::EACCES, libc::EPROTONOSUPPORT, libc::EOPNOTSUPP);
+    // Where fast open is switched on, it gets as far as the other side; a deferred connect waits for data.
+    let open = probe("")?;
+    for (at, line) in [(0, "socket: 0"), (1, "bind: 0"), (3, "MPTCP: 93"), (8, "listen without bind: 0")] {
+        ensure!(open.get(at).is_some_and(|l| l == line), "{open:?}");
+    }
+    for way in ["sendto", "sendmsg", "sendmmsg"] {
+        let refused = format!("{way}: {}", libc::ECONNREFUSED);
+        ensure!(open.contains(&refused) || open.contains(&format!("{way}: {no_fast_open}")), "{open:?}");
+    }
+    let ports = probe("bind-tcp = [8080]\nconnect-tcp = [8080]")?;
+    // A port of the kernel's choice is nobody's to refuse: SECURITY.md says so.
+    let limited = answers([
+        0,
+        denied,
+        denied,
+        no_protocol,
+        no_fast_open,
+        no_fast_open,
+        no_fast_open,
+        denied,
+        0,
+        0,
+    ]);
+    ensure!(ports == limited, "{ports:?}");
+    let none = probe("bind-tcp = []\nconnect-tcp = []")?;
+    ensure!(none.first().is_some_and(|line| *line == format!("socket: {denied}")), "{none:?}");
+    ensure!(none.iter().filter(|line| line.ends_with(": 0")).eq(["UNIX listen: 0"]), "{none:?}");
+    Ok(())
+}
+
 fn a_device_of_the_profile_can_be_used_and_no_other(c: &Containerd) -> Result<()> {
     let folder = policy(c, "default = \"log\"\n[profile.log.host]\ndevices = [\"c 1:11\"]\n")?;
     folder.run(&["--device", "/dev/kmsg"], &["sh", "-c", "exec 3>/dev/kmsg"])?.ok()?;
@@ -268,7 +329,7 @@ fn paths_of_the_host_are_known_by_their_other_names(c: &Containerd) -> Result<()
     let folder = policy(
         c,
         &format!(
-            "default = \"x\"\n[profile.x.host.paths]\n{:?} = \"deny\"\n{:?} = \"deny\"\n",
+            "default = \"x\"\n[profile.x.host]\nother-paths = \"read-only\"\npaths = {{ {:?} = \"deny\", {:?} = \"deny\" }}\n",
             at("link"),
             at("named")
         ),

@@ -88,12 +88,4 @@ fn check_kernel(
             "boot Linux 6.7 or newer, or take the ports out of the profile and the annotations",
         ));
     }
-    if sandbox.selinux.len() > 1 {
-        let names: Vec<&str> = sandbox.selinux.iter().map(String::as_str).collect();
-        violations.push(Violation::invalid(
-            "policy",
-            format!("the profiles name several default SELinux labels: {}", names.join(", ")),
-            "ask for a profile that names none, or the same",
-        ));
-    }
 }

@@ -4,6 +4,7 @@
 //! is the host's, and is compared with what the profile grants by where both really lie: the file
 //! system and the path in it. So it does not matter by how many paths the host shows a file.
 
+use std::cmp::Ordering;
 use std::path::{Component, Path, PathBuf};
 
 use crate::observations::{Location, Observations, Source};
@@ -33,15 +34,6 @@ pub(crate) enum Verdict {
         /// What it is, in the words of a message.
         what: String,
     },
-}
-
-/// What to do about a path that is not granted.
-pub(crate) fn advice(path: &Path) -> String {
-    format!(
-        "use a volume of another kind (emptyDir, configMap, a PersistentVolume); or have the node's admin grant it to \
-         this namespace: [profile.NAME] host.paths = {{ {:?} = \"read-only\" }}, and a [[rule]] with that profile",
-        path.display().to_string()
-    )
 }
 
 /// Judges the source of a bind mount.
@@ -197,31 +189,28 @@ fn granted(
     Ok(access)
 }
 
-/// How a profile grants what lies at a place: the innermost rule decides. What lies above a path that
-/// is denied is denied too.
+/// How a profile grants what lies at a place: by the rule whose own place is innermost around it, as far
+/// as all rules whose places lie below allow the same.
 fn access_at(paths: &HostPaths, location: &Location, observed: &Observations) -> Option<Access> {
-    let mut decided: Option<(usize, Option<Access>)> = None;
-    for (path, access) in &paths.rules {
-        let Some(place) = observed.places.get(path) else { continue };
-        if location.is_within(place) {
-            let depth = place.path.components().count();
-            // Two paths of one place: the stricter.
-            decided = Some(match decided {
-                Some((deepest, now)) if deepest > depth => (deepest, now),
-                Some((deepest, now)) if deepest == depth => (depth, now.min(*access)),
-                Some(_) | None => (depth, *access),
-            });
-        } else if access.is_none() && place.is_within(location) {
-            return None;
-        }
-    }
-    decided.map_or(paths.other, |(_, access)| access)
+    let places = || paths.grants().filter_map(|(path, access)| Some((path, access, observed.places.get(path)?)));
+    let around = places().filter_map(|(path, _, place)| {
+        let rest = location.path.strip_prefix(&place.path).ok().filter(|_| location.is_within(place))?;
+        let named: PathBuf = path.join(rest).components().collect();
+        Some((place.path.components().count(), paths.access(&named)))
+    });
+    // Two paths of one place: the stricter.
+    let innermost = around.reduce(|one, other| match one.0.cmp(&other.0) {
+        Ordering::Greater => one,
+        Ordering::Less => other,
+        Ordering::Equal => (one.0, one.1.min(other.1)),
+    });
+    let own = innermost.map_or(paths.other(), |(_, access)| access);
+    let below = places().filter(|(_, _, place)| place.is_within(location) && *place != location);
+    below.map(|(_, access, _)| access).fold(own, Option::min)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use oci_spec::runtime::Spec;
     use serde_json::json;
 
@@ -310,7 +299,7 @@ mod tests {
                 ..Observations::default()
             };
             let mut sandbox = crate::profile::BuiltIn::Baseline.sandbox(crate::seccomp::Arch::X86_64);
-            sandbox.host_paths = [HostPaths { rules: BTreeMap::new(), other: None }].into();
+            sandbox.host_paths = [HostPaths::none()].into();
             judge(spelled, true, &request(), &sandbox, &observed)
         };
         assert_eq!(verdict(at("8:1", "/k/empty-dir/data/sub")), Verdict::Own { read_only: false });
@@ -329,8 +318,10 @@ mod tests {
             ("/data/disk", Some(Access::ReadOnly)),
             ("/gone", Some(Access::ReadWrite)),
         ];
-        let paths =
-            HostPaths { rules: rules.iter().map(|(path, access)| ((*path).into(), *access)).collect(), other: None };
+        let mut paths = HostPaths::none();
+        for (path, access) in rules {
+            paths.set(path.into(), access);
+        }
         let mut sandbox = crate::profile::BuiltIn::Baseline.sandbox(crate::seccomp::Arch::X86_64);
         sandbox.host_paths = [paths].into();
         let observed = Observations {

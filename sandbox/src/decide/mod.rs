@@ -123,7 +123,7 @@ impl Admission {
         let hardened =
             process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
-            let filter = self.sandbox.filter.meet(&profile::no_network(self.sandbox.filter.arch()));
+            let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
             compile(&filter).map_err(|violation| refusal(vec![violation]))?
         } else {
             self.plan.seccomp.clone()
@@ -190,18 +190,21 @@ pub fn decide(
     let mut violations = Vec::new();
     let sandbox =
         effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
+    // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
+    let default_label = choice.profile.selinux();
+    label::check_default(default_label, kernel, &mut violations);
     check(request, &sandbox, observed, kernel, &mut violations);
     let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
     if !violations.is_empty() {
         return Err(refusal(violations));
     }
-    let program = compile(&sandbox.filter).map_err(|violation| refusal(vec![violation]))?;
+    let program = compile(&sandbox.effective_filter()).map_err(|violation| refusal(vec![violation]))?;
     let cgroup = match cgroup(request, observed) {
         Ok(path) => path,
         Err(violation) => return Err(refusal(vec![violation])),
     };
     let mut notes = request.notes.clone();
-    let (bundle, plan) = harden(request, &sandbox, &identity, observed, kernel, program, cgroup, &mut notes);
+    let (bundle, plan) = harden(request, &sandbox, default_label, &identity, observed, kernel, program, cgroup, &mut notes);
     let user_namespace = UserNamespace::of(request);
     Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by })
 }
@@ -299,6 +302,7 @@ fn check(
 fn harden(
     request: &Request,
     sandbox: &Sandbox,
+    default_label: Option<&str>,
     identity: &Identity,
     observed: &Observations,
     kernel: &KernelSupport,
@@ -309,6 +313,9 @@ fn harden(
     let hardened =
         process::harden(&request.process, sandbox, kernel, UserNamespace::of(request).is_some(), notes);
     let mut labels = hardened.labels;
+    if kernel.selinux {
+        labels.selinux = labels.selinux.or_else(|| default_label.map(str::to_owned));
+    }
     let mut files_label = request.mount_label.clone();
     if kernel.selinux && !sandbox.is_open() {
         let (process, files) =

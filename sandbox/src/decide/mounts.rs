@@ -6,36 +6,10 @@ use super::host_paths::{self, Verdict};
 use crate::bundle::{IdMappings, Mount, MountFlag, MountFlags, MountKind, Propagation, Volume};
 use crate::kernel::KernelSupport;
 use crate::observations::Observations;
+use crate::profile::masks;
 use crate::refusal::{Note, Violation};
 use crate::request::{MountRequest, Request, RequestedKind};
-use crate::sandbox::{Access, HostNamespace, Sandbox};
-
-/// Masked in every container: runc's, containerd's and Docker's lists of today, and what else
-/// under `/proc` and `/sys` tells of the host or of its other tenants. Paths that do not exist
-/// are passed over.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/config.gz",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/devices/virtual/thermal",
-    "/sys/firmware",
-    "/sys/fs/selinux",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-];
-
-/// Read-only in every container.
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+use crate::sandbox::{Access, HostNamespace, Sandbox, grant_advice};
 
 /// Folders that libcontainer fills, or looks below, by name: each may be mounted at by the file
 /// system that belongs there, and by nothing else.
@@ -121,7 +95,7 @@ fn check_source(
         None => Violation::policy(
             format!("mounts[{at}]"),
             format!("{what} of the host is mounted, and the profile grants it not"),
-            host_paths::advice(source),
+            grant_advice(source, !mount.flags.contains(MountFlag::ReadOnly)),
         ),
         Some(Access::ReadOnly) if !mount.flags.contains(MountFlag::ReadOnly) => Violation::policy(
             format!("mounts[{at}]"),
@@ -286,8 +260,8 @@ pub(crate) fn masks(
         return (request.masked_paths.clone(), request.read_only_paths.clone());
     }
     let throttle = (0..kernel.processors).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
-    let masked = MASKED.iter().map(|p| (*p).to_owned()).chain(throttle).chain(sandbox.masked.iter().cloned());
-    let read_only = READ_ONLY.iter().map(|p| (*p).to_owned()).chain(sandbox.read_only.iter().cloned());
+    let masked = masks::masked().map(str::to_owned).chain(throttle).chain(sandbox.masked.iter().cloned());
+    let read_only = masks::read_only().map(str::to_owned).chain(sandbox.read_only.iter().cloned());
     (
         complete(&request.masked_paths, masked, "linux.maskedPaths", notes),
         complete(&request.read_only_paths, read_only, "linux.readonlyPaths", notes),

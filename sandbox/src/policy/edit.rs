@@ -10,15 +10,14 @@ use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, Soc
 use super::pattern::Patterns;
 use super::{ReadSeccomp, Source};
 use crate::capability::CapabilitySet;
+use crate::label;
 use crate::profile;
-use crate::sandbox::{Device, HostPaths, Sandbox, Users};
+use crate::sandbox::{Device, HostPaths, Sandbox, Users, without_covered};
 use crate::seccomp::{Action, Arch, Condition, Filter, Rule, is_call};
 
 /// What is edited, and what came up.
 pub(super) struct Edit<'a> {
     pub(super) sandbox: Sandbox,
-    /// Whether something was given that the extended profile has not.
-    pub(super) widens: bool,
     pub(super) errors: Vec<PolicyError>,
     source: &'a Source,
     read: ReadSeccomp<'a>,
@@ -27,7 +26,7 @@ pub(super) struct Edit<'a> {
 
 impl<'a> Edit<'a> {
     pub(super) const fn new(base: Sandbox, source: &'a Source, read: ReadSeccomp<'a>, arch: Arch) -> Self {
-        Self { sandbox: base, widens: false, errors: Vec::new(), source, read, arch }
+        Self { sandbox: base, errors: Vec::new(), source, read, arch }
     }
 
     pub(super) fn apply(&mut self, name: &str, table: &ProfileTable, place: &Place) {
@@ -35,7 +34,6 @@ impl<'a> Edit<'a> {
         for capability in &table.capabilities.add {
             let one = self.capability(capability);
             self.sandbox.capabilities = self.sandbox.capabilities.union(one);
-            self.widens = true;
         }
         for capability in &table.capabilities.drop {
             let gone = match capability.get_ref().as_str() {
@@ -56,11 +54,8 @@ impl<'a> Edit<'a> {
             self.sandbox.limits.insert(limit.get_ref().clone(), *most);
         }
         self.sandbox.apparmor.extend(table.labels.apparmor.clone());
-        if let Some(label) = &table.labels.selinux {
-            self.sandbox.selinux = [label.clone()].into();
-        }
-        self.widens |= !table.labels.selinux_types.is_empty();
-        self.sandbox.selinux_types.extend(table.labels.selinux_types.iter().cloned());
+        let types = table.labels.selinux_types.iter().filter(|kind| !label::is_baseline_type(kind));
+        self.sandbox.selinux_types.extend(types.cloned());
         let exec = &mut self.sandbox.exec;
         exec.refused |= table.exec.refuse;
         exec.read_only |= table.exec.read_only;
@@ -103,7 +98,6 @@ impl<'a> Edit<'a> {
         }
         for name in &table.allow {
             self.call(name, &Rule::always(Action::Allow), false);
-            self.widens = true;
         }
         for name in &table.deny {
             self.call(name, &Rule::always(Action::Errno(errno)), false);
@@ -167,7 +161,6 @@ impl<'a> Edit<'a> {
             Answer::Allow => Action::Allow,
             Answer::Deny => Action::EPERM,
         };
-        self.widens |= action.allows();
         for name in &table.calls {
             if let Err(problem) = self.answer(name, &Rule { conditions: vec![condition], action }, true) {
                 self.wrong(rule.span(), problem);
@@ -177,22 +170,15 @@ impl<'a> Edit<'a> {
 
     fn socket_families(&mut self, families: &[SocketFamily]) {
         let Some(number) = self.arch.number("socket") else { return };
-        let before = self.sandbox.filter.clone();
         self.sandbox.filter.set(number, profile::socket_rules(families));
-        self.widens |= families.iter().any(|family| {
-            let arguments = [u64::from(profile::number_of(*family)), 0, 0, 0, 0, 0];
-            !before.decide(number, &arguments).allows()
-        });
     }
 
     fn files(&mut self, table: &ProfileTable, place: &Place) {
         let files = &table.files;
         if let Some(read_only) = files.read_only_root {
-            self.widens |= !read_only && self.sandbox.read_only_root;
             self.sandbox.read_only_root = read_only;
         }
         if let Some(execute) = files.execute_from_writable {
-            self.widens |= execute && !self.sandbox.execute_from_writable;
             self.sandbox.execute_from_writable = execute;
         }
         let no_write = self.paths(&files.no_write, "files.no-write", place);
@@ -214,13 +200,10 @@ impl<'a> Edit<'a> {
             (&mut self.sandbox.connect_tcp, &table.network.connect_tcp),
         ] {
             if let Some(given) = given {
-                let given: BTreeSet<u16> = given.iter().copied().collect();
-                self.widens |= ports.as_ref().is_some_and(|now| !given.is_subset(now));
-                *ports = Some(given);
+                *ports = Some(given.iter().copied().collect());
             }
         }
         if let Some(abstract_sockets) = table.network.abstract_sockets {
-            self.widens |= abstract_sockets && !self.sandbox.abstract_sockets;
             self.sandbox.abstract_sockets = abstract_sockets;
         }
     }
@@ -228,9 +211,7 @@ impl<'a> Edit<'a> {
     fn host(&mut self, table: &ProfileTable, place: &Place) {
         let host = &table.host;
         if let Some(namespaces) = &host.namespaces {
-            let given = namespaces.iter().copied().collect();
-            self.widens |= !self.sandbox.host_namespaces.is_superset(&given);
-            self.sandbox.host_namespaces = given;
+            self.sandbox.host_namespaces = namespaces.iter().copied().collect();
         }
         if !host.paths.is_empty() || host.other_paths.is_some() {
             let keys: Vec<PathBuf> = host.paths.keys().cloned().collect();
@@ -238,12 +219,10 @@ impl<'a> Edit<'a> {
             // One of its own: a profile that extends another has that one's alone.
             let mut paths = self.sandbox.host_paths.pop_first().unwrap_or_else(HostPaths::anything);
             for (path, access) in &host.paths {
-                self.widens |= access.granted() > paths.access(path);
-                paths.rules.insert(path.clone(), access.granted());
+                paths.set(path.components().collect(), access.granted());
             }
             if let Some(other) = host.other_paths {
-                self.widens |= other.granted() > paths.other;
-                paths.other = other.granted();
+                paths.set_other(other.granted());
             }
             self.sandbox.host_paths = [paths].into();
         }
@@ -251,16 +230,15 @@ impl<'a> Edit<'a> {
             match device(text.get_ref()) {
                 Some(device) => {
                     self.sandbox.devices.insert(device);
-                    self.widens = true;
                 }
                 None => self.wrong(text.span(), format!("{:?}; expected \"c 10:229\" or \"b 8:*\"", text.get_ref())),
             }
         }
+        self.sandbox.devices = without_covered(&self.sandbox.devices);
         if !host.sysctls.is_empty() {
             let mut patterns = self.sandbox.sysctls.pop_first().map(|p| p.all().to_vec()).unwrap_or_default();
             patterns.extend(host.sysctls.iter().cloned());
             self.sandbox.sysctls = [Patterns::Any(patterns)].into();
-            self.widens = true;
         }
     }
 

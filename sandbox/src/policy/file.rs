@@ -154,8 +154,9 @@ pub struct SeccompTable {
     pub deny: Vec<Spanned<String>>,
     /// What `deny` answers, 1 to 4095. Default: 1 (EPERM).
     pub errno: Option<u16>,
-    /// Socket families that may be used: `unix`, `inet`, `inet6`, `netlink` (its ROUTE protocol),
-    /// `packet`, `vsock`, `can`, `bluetooth`, `alg`. Default: those of the extended profile.
+    /// Socket families that may be used: `unix`, `inet` and `inet6` (TCP, UDP, ping, raw), `netlink` (its
+    /// ROUTE protocol), `packet`, `vsock`, `can`, `bluetooth`, `alg`. Default: those of the extended
+    /// profile.
     pub socket_families: Option<Vec<SocketFamily>>,
     /// Calls through another ABI (i386 and x32 on x86_64): `kill` or `enosys`. Default: `kill`.
     pub foreign: Option<Foreign>,
@@ -257,7 +258,10 @@ pub struct FilesTable {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetworkTable {
-    /// TCP ports that may be listened at. Default: those of the extended profile, or all.
+    /// TCP ports that may be listened at. Default: those of the extended profile, or all. A program that
+    /// listens without naming a port still gets one of the kernel's choice, from
+    /// `net.ipv4.ip_local_port_range`; not where `connect-tcp` is empty too: then it gets no TCP socket
+    /// at all.
     pub bind_tcp: Option<Vec<u16>>,
     /// TCP ports that may be connected to. Default: those of the extended profile, or all.
     pub connect_tcp: Option<Vec<u16>>,
@@ -272,11 +276,14 @@ pub struct NetworkTable {
 pub struct HostTable {
     /// Kubernetes: `hostNetwork`, `hostPID`, `hostIPC`. Widens.
     pub namespaces: Option<Vec<HostNamespace>>,
-    /// Paths of the host, each with all below, and how they may be mounted. The longest that fits
-    /// decides. Kubernetes: `volumes[].hostPath`. `read-only` and `read-write` widen.
+    /// Paths of the host that may be mounted, each with all below. The longest that fits decides, so
+    /// `deny` takes out a part of what another one grants, and with it all folders that show it.
+    /// Kubernetes: `volumes[].hostPath`. `read-only` and `read-write` widen.
     #[serde(default)]
     pub paths: BTreeMap<PathBuf, PathAccess>,
-    /// All other paths. Default: that of the extended profile.
+    /// All other paths. Anything but `deny` promises nothing: whoever may create a pod with the profile
+    /// is root on the node, whatever `paths` denies. Default: that of the extended profile, `deny` in
+    /// `baseline` and `restricted`. `read-only` and `read-write` widen.
     pub other_paths: Option<PathAccess>,
     /// Devices as in cgroup v1: `c 10:229`, `b 8:*`. Widens. Kubernetes: device plugins.
     #[serde(default)]
@@ -336,8 +343,9 @@ pub struct LabelsTable {
     /// AppArmor profile that every process is in, beside the product's own and the one that the
     /// pod asks for: what all allow is allowed. Kubernetes: `securityContext.appArmorProfile`.
     pub apparmor: Option<String>,
-    /// SELinux label of a process that asks for none, `user:role:type:level`. Default:
-    /// `system_u:system_r:container_t` with categories of the pod's own. Kubernetes:
+    /// SELinux label of a process that asks for none, `user:role:type:level`. Only a rule or `default`
+    /// gives it, never a pod that asks for the profile by annotation. A type that pods may not ask for
+    /// widens. Default: `system_u:system_r:container_t` with categories of the pod's own. Kubernetes:
     /// `securityContext.seLinuxOptions`.
     pub selinux: Option<String>,
     /// SELinux types that a pod may ask for, beside `container_t`, `container_init_t`,

@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod pattern;
 mod rule;
+mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,8 +22,10 @@ use self::file::{LandlockDemand, ProfileTable};
 pub use self::file::{PathAccess, PolicyFile, SocketFamily};
 pub use self::pattern::Patterns;
 pub use self::rule::Rule;
-use crate::request::Identity;
+pub use self::warning::PolicyWarning;
+use crate::label;
 use crate::profile::BuiltIn;
+use crate::request::Identity;
 use crate::sandbox::{HostNamespace, Sandbox};
 use crate::seccomp::Arch;
 
@@ -78,8 +81,7 @@ pub struct Profile {
     name: String,
     origin: Origin,
     sandbox: Sandbox,
-    /// Whether it may allow something that `baseline` does not.
-    widens: bool,
+    selinux: Option<String>,
 }
 
 impl Profile {
@@ -99,6 +101,20 @@ impl Profile {
     #[must_use]
     pub const fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// The SELinux label of a process that asks for none; absent for this product's own default. Only
+    /// the node's choice gives it: a pod that asks for the profile by annotation asks for less.
+    #[must_use]
+    pub fn selinux(&self) -> Option<&str> {
+        self.selinux.as_deref()
+    }
+
+    /// Whether it gives nothing that the other does not.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        let label = self.selinux == other.selinux || self.selinux().is_none_or(label::is_baseline);
+        label && self.sandbox.is_within(&other.sandbox)
     }
 }
 
@@ -134,10 +150,9 @@ impl Policy {
     #[must_use]
     pub fn built_in(arch: Arch) -> Self {
         let profiles = BuiltIn::ALL.iter().map(|built_in| {
-            let sandbox = built_in.sandbox(arch);
-            let widens = sandbox.privileged;
             let name = built_in.name().to_owned();
-            (name.clone(), Profile { name, origin: Origin::BuiltIn, sandbox, widens })
+            let sandbox = built_in.sandbox(arch);
+            (name.clone(), Profile { name, origin: Origin::BuiltIn, sandbox, selinux: None })
         });
         Self {
             profiles: profiles.collect(),
@@ -234,11 +249,11 @@ impl Policy {
                 ));
             }
         };
+        let selinux = table.labels.selinux.clone().or_else(|| base.selinux.clone());
         let mut edit = Edit::new(base.sandbox.clone(), source, read, arch);
         edit.apply(name, &table, &place);
-        let widens = base.widens || edit.widens;
         errors.append(&mut edit.errors);
-        let profile = Profile { name: name.to_owned(), origin: Origin::File(place), sandbox: edit.sandbox, widens };
+        let profile = Profile { name: name.to_owned(), origin: Origin::File(place), sandbox: edit.sandbox, selinux };
         self.profiles.insert(name.to_owned(), profile);
     }
 
@@ -254,7 +269,7 @@ impl Policy {
                     };
                     errors.push(PolicyError::at(&rule.place, problem));
                 }
-                Ok(profile) if profile.widens && rule.is_forgeable() && !rule.acknowledged => {
+                Ok(profile) if rule.is_forgeable() && !rule.acknowledged && self.widens(profile) => {
                     errors.push(PolicyError::at(
                         &rule.place,
                         format!(
@@ -267,6 +282,11 @@ impl Policy {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Whether a profile gives something that `baseline` does not.
+    fn widens(&self, profile: &Profile) -> bool {
+        self.profile(BuiltIn::Baseline.name()).is_none_or(|baseline| !profile.is_within(baseline))
     }
 
     fn find(&self, name: &str, place: &Place) -> Result<&Profile, PolicyError> {
@@ -321,7 +341,7 @@ impl Policy {
     /// Paths of the host that a profile has a rule for.
     pub fn host_paths(&self) -> BTreeSet<&Path> {
         let all = self.profiles.values().flat_map(|profile| &profile.sandbox.host_paths);
-        all.flat_map(|paths| paths.rules.keys().map(PathBuf::as_path)).collect()
+        all.flat_map(|paths| paths.grants().map(|(path, _)| path)).collect()
     }
 
     /// Namespaces of the host that some container of the pod could be given: its sandbox, which

@@ -28,14 +28,43 @@ impl Patterns {
         self.all().iter().any(|pattern| WildMatch::new(pattern).matches(text))
     }
 
+    /// Whether nothing matches that the others do not match, as far as single patterns tell.
+    #[must_use]
+    pub(crate) fn are_within(&self, other: &Self) -> bool {
+        self.all().iter().all(|pattern| other.all().iter().any(|wider| is_within(pattern, wider)))
+    }
+
     /// Whether one of them says nothing: `*`.
     pub(super) fn match_anything(&self) -> bool {
         self.all().iter().any(|pattern| pattern.chars().all(|c| matches!(c, '*' | '?')))
     }
 }
 
+/// Whether the wider pattern matches all that the other matches. Taken as a text, a pattern with `*`
+/// or `?` in it is matched by a `*` only where that one stands for whatever those stand for; a `?`
+/// would match the sign itself.
+fn is_within(pattern: &str, wider: &str) -> bool {
+    let tells = !pattern.contains(['*', '?']) || !wider.contains('?');
+    pattern == wider || (tells && WildMatch::new(wider).matches(pattern))
+}
+
 impl std::fmt::Display for Patterns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.all().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_within_one_that_matches_more() {
+        for (pattern, wider) in [("a", "a"), ("a", "*"), ("a.b", "a.*"), ("a.b.*", "a.*"), ("a?", "a*"), ("ab", "a?")] {
+            assert!(is_within(pattern, wider), "{pattern} {wider}");
+        }
+        for (pattern, wider) in [("*", "a"), ("a*", "a?"), ("a.*", "a.b.*"), ("?", "a"), ("a*", "a")] {
+            assert!(!is_within(pattern, wider), "{pattern} {wider}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! one has no need for. Data with a reason a group; calls in no group get ENOSYS, so that libc
 //! falls back.
 
-use super::{ALLOW, DENY, Group, StaticRule};
+use super::{ALLOW, DENY, Group, Kind, StaticRule};
 use crate::capability::CapabilitySet;
 use crate::seccomp::{Action, Condition};
 
@@ -362,7 +362,7 @@ pub(super) const SHARED: &[Group] = &[
         rules: ALLOW,
     },
     Group {
-        reason: "sockets once they exist; socket itself is in CONDITIONAL. socketpair makes only UNIX pairs",
+        reason: "sockets once they exist; socket and socketpair are in CONDITIONAL",
         calls: &[
             "accept",
             "accept4",
@@ -380,7 +380,6 @@ pub(super) const SHARED: &[Group] = &[
             "sendto",
             "setsockopt",
             "shutdown",
-            "socketpair",
         ],
         rules: ALLOW,
     },
@@ -402,7 +401,49 @@ const NEW_NAMESPACES: u32 = 0x7E02_0000;
 
 /// Answer to socket families that are switched off. Not EPERM: programs take this one for a
 /// kernel without the family and carry on (libaudit inside PAM, say), and would give up on EPERM.
-pub(super) const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
+pub(crate) const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
+
+/// Answer to protocols of a family that are switched off: that of a kernel without them. Programs that
+/// ask for MPTCP first (Go's servers do) then ask for TCP.
+pub(crate) const NO_PROTOCOL: Action = Action::Errno(libc::EPROTONOSUPPORT as u16);
+
+const UNIX: Condition = Condition::int(0, libc::AF_UNIX as u32);
+const INET: Condition = Condition::int(0, libc::AF_INET as u32);
+const INET6: Condition = Condition::int(0, libc::AF_INET6 as u32);
+const NETLINK: Condition = Condition::int(0, libc::AF_NETLINK as u32);
+
+const STREAM: Condition = Kind::Stream.condition();
+const DATAGRAM: Condition = Kind::Datagram.condition();
+const RAW: Condition = Kind::Raw.condition();
+
+const fn protocol(number: i32) -> Condition {
+    Condition::int(2, number as u32)
+}
+
+const fn allow(conditions: &'static [Condition]) -> StaticRule {
+    StaticRule { conditions, action: Action::Allow }
+}
+
+/// Which sockets can be made. The protocol 0 is the type's first: TCP, UDP.
+pub(super) const SOCKET: &[StaticRule] = &[
+    allow(&[UNIX]),
+    allow(&[INET, STREAM, protocol(libc::IPPROTO_IP)]),
+    allow(&[INET, STREAM, protocol(libc::IPPROTO_TCP)]),
+    allow(&[INET, DATAGRAM, protocol(libc::IPPROTO_IP)]),
+    allow(&[INET, DATAGRAM, protocol(libc::IPPROTO_UDP)]),
+    allow(&[INET, DATAGRAM, protocol(libc::IPPROTO_ICMP)]),
+    allow(&[INET, RAW]),
+    StaticRule { conditions: &[INET], action: NO_PROTOCOL },
+    allow(&[INET6, STREAM, protocol(libc::IPPROTO_IP)]),
+    allow(&[INET6, STREAM, protocol(libc::IPPROTO_TCP)]),
+    allow(&[INET6, DATAGRAM, protocol(libc::IPPROTO_IP)]),
+    allow(&[INET6, DATAGRAM, protocol(libc::IPPROTO_UDP)]),
+    allow(&[INET6, DATAGRAM, protocol(libc::IPPROTO_ICMPV6)]),
+    allow(&[INET6, RAW]),
+    StaticRule { conditions: &[INET6], action: NO_PROTOCOL },
+    allow(&[NETLINK, protocol(libc::NETLINK_ROUTE)]),
+    StaticRule { conditions: &[], action: NO_FAMILY },
+];
 
 pub(super) const CONDITIONAL: &[Group] = &[
     Group {
@@ -420,22 +461,19 @@ pub(super) const CONDITIONAL: &[Group] = &[
         rules: &[StaticRule { conditions: &[], action: Action::ENOSYS }],
     },
     Group {
-        reason: "UNIX, INET and INET6, and of NETLINK the one protocol that getifaddrs and ip need (ROUTE); AF_ALG, \
-                 AF_VSOCK, AF_PACKET and fifty more are kernel attack surface",
+        reason: "UNIX; INET and INET6 with TCP, UDP and ping, and raw ones, for which there is a capability; of \
+                 NETLINK the one protocol that getifaddrs and ip need (ROUTE). AF_ALG, AF_VSOCK, AF_PACKET (which is \
+                 INET's SOCK_PACKET too) and fifty more families are kernel attack surface, and so are SCTP, DCCP, \
+                 UDP-Lite, L2TP, SMC and MPTCP, whose modules a socket loads; MPTCP is moreover TCP that Landlock \
+                 does not see, and who asks for it falls back to TCP",
         calls: &["socket"],
-        rules: &[
-            StaticRule { conditions: &[Condition::int(0, libc::AF_UNIX as u32)], action: Action::Allow },
-            StaticRule { conditions: &[Condition::int(0, libc::AF_INET as u32)], action: Action::Allow },
-            StaticRule { conditions: &[Condition::int(0, libc::AF_INET6 as u32)], action: Action::Allow },
-            StaticRule {
-                conditions: &[
-                    Condition::int(0, libc::AF_NETLINK as u32),
-                    Condition::int(2, libc::NETLINK_ROUTE as u32),
-                ],
-                action: Action::Allow,
-            },
-            StaticRule { conditions: &[], action: NO_FAMILY },
-        ],
+        rules: SOCKET,
+    },
+    Group {
+        reason: "no family but UNIX has pairs that an ordinary program wants; the others' code is reached, and their \
+                 modules are loaded, before they say so",
+        calls: &["socketpair"],
+        rules: &[allow(&[UNIX]), StaticRule { conditions: &[], action: NO_FAMILY }],
     },
     Group {
         reason: "TIOCSTI types into a terminal that a person may share, TIOCLINUX pastes into the console \

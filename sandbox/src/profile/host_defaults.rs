@@ -1,57 +1,13 @@
-//! What of the host `baseline` and `restricted` keep from a pod.
+//! What of the host `baseline` and `restricted` give to a pod: next to nothing.
 
 use crate::policy::Patterns;
 use crate::sandbox::{Access, HostPaths};
 
-/// Folders whose holder owns the node: its programs and configuration, its kernel's interfaces, the
-/// state and the sockets of what runs there, its people's homes and sessions. With all below, and
-/// with what lies above them (`/`, `/var`). Some stand below others: they are often links, or mounted
-/// from another disk, and so are known by that path too.
-const DENIED: &[&str] = &[
-    "/bin",
-    "/boot",
-    "/dev",
-    "/efi",
-    "/etc",
-    "/home",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/nix",
-    "/opt",
-    "/ostree",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/snap",
-    "/sys",
-    "/sysroot",
-    "/tmp",
-    "/usr",
-    "/usr/local",
-    "/var/backups",
-    "/var/lib",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/docker",
-    "/var/lib/etcd",
-    "/var/lib/kubelet",
-    "/var/lib/rancher",
-    "/var/opt",
-    "/var/run",
-    "/var/snap",
-    "/var/spool",
-    "/var/tmp",
-];
-
-/// The kubelet hands out what links in there lead to, as root: whoever may write there reads all
-/// files of the node.
-const READ_ONLY: &[&str] = &["/var/log"];
-
 /// Where the local path provisioner, by itself and in k3s, and minikube's keep the PersistentVolumes
-/// that they make.
+/// that they make: each in a folder of its own, named by an id that nobody can guess. The folders that
+/// hold them all are nobody's.
+///
+/// All other paths are refused, as in Kubernetes' Pod Security Standards, level baseline.
 const VOLUMES: &[&str] = &["/opt/local-path-provisioner", "/tmp/hostpath-provisioner", "/var/lib/rancher/k3s/storage"];
 
 /// Sysctls that a pod may set: those that Kubernetes calls safe, all namespaced.
@@ -71,9 +27,11 @@ const SAFE_SYSCTLS: &[&str] = &[
 ];
 
 pub(super) fn paths() -> HostPaths {
-    let rules = [(DENIED, None), (READ_ONLY, Some(Access::ReadOnly)), (VOLUMES, Some(Access::ReadWrite))];
-    let rules = rules.iter().flat_map(|(paths, access)| paths.iter().map(|path| (path.into(), *access)));
-    HostPaths { rules: rules.collect(), other: Some(Access::ReadWrite) }
+    let mut paths = HostPaths::none();
+    for folder in VOLUMES {
+        paths.set_below(folder.into(), Some(Access::ReadWrite));
+    }
+    paths
 }
 
 pub(super) fn sysctls() -> Patterns {

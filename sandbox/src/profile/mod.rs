@@ -2,15 +2,16 @@
 
 mod baseline;
 mod host_defaults;
+pub(crate) mod masks;
 mod pause;
 mod restricted;
-
-use std::collections::BTreeMap;
 
 use crate::capability::CapabilitySet;
 use crate::policy::SocketFamily;
 use crate::sandbox::{HostPaths, Sandbox};
 use crate::seccomp::{Action, Arch, Condition, Filter, Rule};
+
+pub(crate) use self::baseline::{NO_FAMILY, NO_PROTOCOL};
 
 /// System calls that get the same answer for the same reason.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl BuiltIn {
             Self::Pause => {
                 sandbox.execute_from_writable = false;
                 sandbox.abstract_sockets = false;
-                sandbox.host_paths = [HostPaths { rules: BTreeMap::new(), other: None }].into();
+                sandbox.host_paths = [HostPaths::none()].into();
                 sandbox.exec.refused = true;
             }
             Self::Privileged => sandbox.landlock = false,
@@ -141,19 +142,43 @@ pub(crate) const fn number_of(family: SocketFamily) -> u32 {
     number as u32
 }
 
-/// The rules of socket(2) that let these families through.
+/// The type of a socket, without the flags that are given beside it: linux/net.h.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// `SOCK_STREAM`.
+    Stream,
+    /// `SOCK_DGRAM`.
+    Datagram,
+    /// `SOCK_RAW`.
+    Raw,
+}
+
+impl Kind {
+    /// The condition on the call's second argument.
+    pub(crate) const fn condition(self) -> Condition {
+        let kind = match self {
+            Self::Stream => libc::SOCK_STREAM,
+            Self::Datagram => libc::SOCK_DGRAM,
+            Self::Raw => libc::SOCK_RAW,
+        };
+        // SOCK_TYPE_MASK.
+        Condition::bits(1, 0xf, kind as u32)
+    }
+}
+
+/// The rules of socket(2) that let these families through: those that `baseline` has for a family, or
+/// all of it.
 pub(crate) fn socket_rules(families: &[SocketFamily]) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = families
-        .iter()
-        .map(|family| {
-            let mut conditions = vec![Condition::int(0, number_of(*family))];
-            if *family == SocketFamily::Netlink {
-                conditions.push(Condition::int(2, libc::NETLINK_ROUTE as u32));
-            }
-            Rule { conditions, action: Action::Allow }
-        })
-        .collect();
-    rules.push(Rule::always(baseline::NO_FAMILY));
+    let mut rules = Vec::new();
+    for family in families.iter().map(|family| Condition::int(0, number_of(*family))) {
+        let before = rules.len();
+        let of_family = baseline::SOCKET.iter().filter(|rule| rule.conditions.contains(&family));
+        rules.extend(of_family.map(|rule| Rule { conditions: rule.conditions.to_vec(), action: rule.action }));
+        if rules.len() == before {
+            rules.push(Rule { conditions: vec![family], action: Action::Allow });
+        }
+    }
+    rules.push(Rule::always(NO_FAMILY));
     rules
 }
 

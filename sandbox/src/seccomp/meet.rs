@@ -35,7 +35,7 @@ impl Filter {
     }
 
     /// The rules of a call, closed by one that always holds.
-    fn complete(&self, number: u32) -> Vec<Rule> {
+    pub(super) fn complete(&self, number: u32) -> Vec<Rule> {
         let mut rules = self.calls.get(&number).cloned().unwrap_or_default();
         if !rules.iter().any(|rule| rule.conditions.is_empty()) {
             rules.push(Rule::always(self.default));

@@ -9,6 +9,7 @@ mod interpret;
 mod meet;
 mod oci;
 mod table;
+mod within;
 
 use std::collections::BTreeMap;
 

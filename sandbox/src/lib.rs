@@ -42,7 +42,7 @@ pub use feature::{Demand, FEATURES, Feature};
 pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
-pub use observations::{Joined, Location, Observations, Source};
+pub use observations::{Joined, Location, Observations, VolumeSource};
 pub use placement::{CgroupMounts, Namespaces, Placement};
 pub use plan::LockdownPlan;
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};

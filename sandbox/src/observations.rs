@@ -16,7 +16,7 @@ pub struct Observations {
     /// The runtime handler, for the rules that select by it.
     pub handler: Option<String>,
     /// What is at the sources of bind mounts, by how the spec spells them.
-    pub sources: BTreeMap<PathBuf, Source>,
+    pub sources: BTreeMap<PathBuf, VolumeSource>,
     /// Where the paths are that the policy has rules for. What is not there has no entry.
     pub places: BTreeMap<PathBuf, Location>,
     /// The volumes that the kubelet keeps for this pod, with their paths: parts of them are mounted
@@ -32,7 +32,7 @@ pub struct Observations {
 
 /// What is at the source of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct VolumeSource {
     /// Its path, without any symbolic link.
     pub path: PathBuf,
     /// Which file it is.
@@ -80,7 +80,7 @@ impl Observations {
     }
 
     /// What is at the source of a bind mount, as the spec spells it.
-    pub(crate) fn source(&self, spelled: &Path) -> Option<&Source> {
+    pub(crate) fn source(&self, spelled: &Path) -> Option<&VolumeSource> {
         self.sources.get(spelled)
     }
 

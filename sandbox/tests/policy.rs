@@ -3,7 +3,10 @@
 
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, decide};
+use hardened_sandbox::bundle::FileId;
+use hardened_sandbox::{
+    Admission, KernelSupport, Location, Observations, Refusal, Request, Sandbox, VolumeSource, judge as judge_spec,
+};
 use oci_spec::runtime::Spec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -43,7 +46,7 @@ fn spec(change: impl FnOnce(&mut Value)) -> Spec {
 }
 
 fn judge(policy: &str, change: impl FnOnce(&mut Value)) -> Result<Admission, Refusal> {
-    decide(spec(change), &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &Observations::default())
+    judge_spec(&spec(change), &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &Observations::none(None))
 }
 
 fn bind(spec: &mut Value, source: &str, options: &[&str]) {
@@ -140,102 +143,102 @@ fn the_first_rule_that_matches_gives_the_profile() {
     assert_eq!(by(nobody), "profile tight (policy.toml:3)");
 }
 
+fn at(file_system: &str, path: &str) -> Location {
+    Location { file_system: file_system.into(), path: path.into() }
+}
+
+/// A source of a bind mount that lies somewhere else than its path says.
+fn source(path: &str, location: Location, below: Vec<(std::path::PathBuf, Location)>) -> VolumeSource {
+    let file = FileId { device: 1, inode: 1 };
+    VolumeSource { path: path.into(), file, is_directory: true, location: Some(location), below }
+}
+
 /// `subPath`: the kubelet mounts a part of a volume anew, below the pod's own folder.
 #[test]
 fn a_part_of_a_volume_is_judged_by_where_the_volume_is() {
     let policy = parse(&["default = \"www\"\n[profile.www.host.paths]\n\"/srv/www\" = \"read-only\"\n"]).unwrap();
     let subpath = "/var/lib/kubelet/pods/0aa-1/volume-subpaths/v/web/0";
-    let ask = |shown: &[&str], option: &str| {
-        let mut paths: Vec<std::path::PathBuf> = shown.iter().map(Into::into).collect();
-        // What is mounted there shows it too, and so do other containers' parts.
-        paths.extend([subpath.into(), "/var/lib/kubelet/pods/0aa-1/volume-subpaths/v/other/0".into()]);
+    let volumes = "/var/lib/kubelet/pods/0aa-1/volumes";
+    let ask = |location: Location, option: &str| {
         let facts = Observations {
-            sources: [(subpath.into(), subpath.into())].into(),
-            shown_at: [(subpath.into(), paths)].into(),
-            ..Observations::default()
+            sources: [(subpath.into(), source(subpath, location, Vec::new()))].into(),
+            volumes: vec![(format!("{volumes}/kubernetes.io~csi/v/mount").into(), at("8:17", "/v"))],
+            places: [("/srv/www".into(), at("8:1", "/srv/www"))].into(),
+            ..Observations::none(None)
         };
-        let decided = decide(spec(|s| bind(s, subpath, &[option])), &policy, &KernelSupport::assumed(), &facts);
-        decided.map(drop).map_err(|refusal| refusal.to_string())
+        let spec = spec(|s| {
+            s["annotations"]["io.kubernetes.cri.container-name"] = json!("web");
+            bind(s, subpath, &[option]);
+        });
+        judge_spec(&spec, &policy, &KernelSupport::assumed(), &facts).map(drop).map_err(|refusal| refusal.to_string())
     };
-    let volume = "/var/lib/kubelet/pods/0aa-1/volumes/kubernetes.io~csi/v/mount/part";
-    for own in [&[volume][..], &["/var/lib/kubelet/plugins/csi/globalmount/part", volume]] {
-        assert_eq!(ask(own, "rw"), Ok(()));
-    }
-    assert_eq!(ask(&["/srv/www/a"], "ro"), Ok(()));
-    for (shown, option, words) in [
-        (&["/etc/shadow"][..], "ro", "/etc/shadow of the host is mounted"),
-        (&["/"], "ro", "/ of the host is mounted"),
-        (&["/sysroot/etc", "/etc"], "ro", "/etc of the host is mounted"),
-        (&["/sysroot/boot"], "ro", "/sysroot/boot of the host is mounted"),
-        (&["/srv/www/a", "/etc/a"], "ro", "/etc/a of the host is mounted"),
-        (&["/data/a"], "ro", "/data/a of the host is mounted"),
-        (&["/srv/www/a"], "rw", "/srv/www/a of the host is mounted writable"),
-        (&["/var/lib/kubelet/pods/0bb-2/volumes/x"], "ro", "/var/lib/kubelet/pods/0bb-2/volumes/x of the host"),
-        (&[], "ro", "volume-subpaths/v/web/0 of the host is mounted"),
+    assert_eq!(ask(at("8:17", "/v/part"), "rw"), Ok(()));
+    assert_eq!(ask(at("8:1", "/srv/www/a"), "ro"), Ok(()));
+    for (location, option, words) in [
+        (at("8:1", "/etc/shadow"), "ro", "of the host is mounted"),
+        (at("8:1", "/"), "ro", "of the host is mounted"),
+        (at("8:17", "/other"), "ro", "of the host is mounted"),
+        (at("8:2", "/v/part"), "ro", "of the host is mounted"),
+        (at("8:1", "/srv/www/a"), "rw", "of the host is mounted writable"),
     ] {
-        let refusal = ask(shown, option).unwrap_err();
-        assert!(refusal.contains(words) && refusal.contains("volumeMounts[/data]"), "{shown:?}: {refusal}");
+        let refusal = ask(location.clone(), option).unwrap_err();
+        assert!(refusal.contains(words) && refusal.contains("volumeMounts[/data]"), "{location:?}: {refusal}");
     }
     // Nor by its own path alone, as for an offline check of a config.json.
-    assert!(
-        decide(spec(|s| bind(s, subpath, &["ro"])), &policy, &KernelSupport::assumed(), &Observations::default())
-            .is_err()
-    );
+    let alone = spec(|s| bind(s, subpath, &["ro"]));
+    assert!(judge_spec(&alone, &policy, &KernelSupport::assumed(), &Observations::none(None)).is_err());
 }
 
-/// Nodes have `/var/lib/containerd` on another disk, by a link or a bind mount.
+/// By whatever path the host shows a file: a link, a bind mount, another disk.
 #[test]
-fn what_the_policy_names_is_known_by_its_other_paths_too() {
-    let policy = parse(&["default = \"www\"\n[profile.www.host]\nother-paths = \"read-write\"\n\
-                          [profile.www.host.paths]\n\"/srv/www\" = \"read-write\"\n\"/srv\" = \"deny\"\n\
-                          \"/boot\" = \"deny\"\n\"/var/lib/containerd\" = \"deny\"\n"])
+fn a_path_of_the_host_is_granted_by_where_it_lies() {
+    let policy = parse(&["default = \"www\"\n[profile.www.host.paths]\n\"/srv/www\" = \"read-write\"\n\
+                          \"/srv\" = \"deny\"\n"])
     .unwrap();
     assert!(policy.host_paths().contains(std::path::Path::new("/srv/www")));
-    let facts = Observations {
-        also_at: [
-            ("/var/lib/containerd".into(), vec!["/disk/containerd".into()]),
-            ("/srv".into(), vec!["/disk/srv".into(), "/exports".into()]),
-            ("/boot".into(), vec![]),
-        ]
-        .into(),
-        ..Observations::default()
+    let ask = |location: Location, below: &[(&str, Location)]| {
+        let below = below.iter().map(|(path, location)| (path.into(), location.clone())).collect();
+        let facts = Observations {
+            sources: [("/mnt/x".into(), source("/mnt/x", location, below))].into(),
+            places: [("/srv".into(), at("8:1", "/srv")), ("/srv/www".into(), at("8:17", "/"))].into(),
+            ..Observations::none(None)
+        };
+        let spec = spec(|s| bind(s, "/mnt/x", &["rbind", "rw"]));
+        judge_spec(&spec, &policy, &KernelSupport::assumed(), &facts).map(drop).map_err(|refusal| refusal.to_string())
     };
-    let ask = |source: &str| {
-        let decided = decide(spec(|s| bind(s, source, &["rw"])), &policy, &KernelSupport::assumed(), &facts);
-        decided.map(drop).map_err(|refusal| refusal.to_string())
-    };
-    for allowed in ["/disk/other", "/diskette", "/data", "/exports/www/a", "/disk/srv/www", "/srv/www"] {
-        assert_eq!(ask(allowed), Ok(()), "{allowed}");
+    for granted in [at("8:17", "/"), at("8:17", "/a")] {
+        assert_eq!(ask(granted, &[]), Ok(()));
     }
-    for (source, words) in [
-        ("/disk/containerd", "/disk/containerd (which shows /var/lib/containerd) of the host is mounted"),
-        ("/disk/containerd/x", "/disk/containerd/x (which shows /var/lib/containerd/x) of the host is mounted"),
-        ("/disk", "/disk (which shows /"),
-        ("/exports/wwx", "/exports/wwx (which shows /srv/wwx) of the host is mounted"),
-        ("/boot/x", ": /boot/x of the host is mounted"),
+    for (location, below) in [
+        (at("8:1", "/srv/x"), &[][..]),
+        (at("8:1", "/"), &[]),
+        (at("8:1", "/etc"), &[]),
+        (at("8:2", "/a"), &[]),
+        (at("8:17", "/a"), &[("/mnt/x/below", at("8:1", "/etc/ssh"))]),
     ] {
-        let refusal = ask(source).unwrap_err();
-        assert!(refusal.contains(words), "{source}: {refusal}");
+        let refusal = ask(location.clone(), below).unwrap_err();
+        assert!(refusal.contains("/mnt/x") && refusal.contains("host.paths"), "{location:?}: {refusal}");
     }
 }
 
 #[test]
 fn what_leads_out_of_a_pods_own_folder_is_not_the_pods() {
-    let link = "/var/lib/kubelet/pods/0aa-1/volumes/link";
+    let volume = |pod: &str, name: &str| format!("/var/lib/kubelet/pods/{pod}/volumes/kubernetes.io~empty-dir/{name}");
+    let spelled = volume("0aa-1", "data");
     let ask = |real: &str| {
-        let facts = Observations { sources: [(link.into(), real.into())].into(), ..Observations::default() };
-        let spec = spec(|s| bind(s, link, &["ro"]));
-        let foreign = hardened_sandbox::foreign_sources(&spec, &facts).count() - foreign_of_containerd();
-        (decide(spec.clone(), &parse(&[""]).unwrap(), &KernelSupport::assumed(), &facts).is_ok(), foreign)
+        let file = FileId { device: 1, inode: 1 };
+        let found = VolumeSource { path: real.into(), file, is_directory: true, location: None, below: Vec::new() };
+        let facts = Observations { sources: [(spelled.clone().into(), found)].into(), ..Observations::none(None) };
+        let spec = spec(|s| bind(s, &spelled, &["ro"]));
+        let request = Request::parse(&spec).unwrap();
+        let foreign = hardened_sandbox::sources_to_locate(&request, &facts).any(|(path, _)| path.ends_with("data"));
+        (judge_spec(&spec, &parse(&[""]).unwrap(), &KernelSupport::assumed(), &facts).is_ok(), foreign)
     };
-    assert_eq!(ask("/etc"), (false, 1));
-    assert_eq!(ask("/var/lib/kubelet/pods/0bb-2/volumes/x"), (false, 1));
-    assert_eq!(ask("/var/lib/kubelet/pods/0aa-1/volumes/x"), (true, 0));
-}
-
-/// Sources in the spec that all tests start from.
-fn foreign_of_containerd() -> usize {
-    hardened_sandbox::foreign_sources(&spec(|_| {}), &Observations::default()).count()
+    assert_eq!(ask("/etc"), (false, true));
+    assert_eq!(ask(&volume("0bb-2", "data")), (false, true));
+    assert_eq!(ask(&volume("0aa-1", "other")), (false, true));
+    assert_eq!(ask(&spelled), (true, false));
+    assert_eq!(ask(&spelled.replace("/var/lib", "/mnt/disk")), (true, false), "the kubelet's folder may be a link");
 }
 
 #[test]
@@ -261,9 +264,9 @@ fn a_rule_tells_runtime_handlers_apart() {
     "#])
     .unwrap();
     let by = |handler: Option<&str>, namespace: &str| {
-        let facts = Observations { handler: handler.map(str::to_owned), ..Observations::default() };
+        let facts = Observations::none(handler);
         let spec = spec(|s| s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace));
-        decide(spec, &policy, &KernelSupport::assumed(), &facts).unwrap().by().to_owned()
+        judge_spec(&spec, &policy, &KernelSupport::assumed(), &facts).unwrap().by().to_owned()
     };
     assert!(by(Some("strict-web"), "shop").contains("profile restricted"));
     assert!(by(Some("hardened"), "shop").contains("profile shared"));
@@ -272,13 +275,13 @@ fn a_rule_tells_runtime_handlers_apart() {
     }
     // The pause container holds what containers of the pod may be given, and no more.
     let pause = |handler: &str| {
-        let facts = Observations { handler: Some(handler.to_owned()), ..Observations::default() };
+        let facts = Observations::none(Some(handler));
         let own = ["mount", "network", "ipc", "uts"];
         let sandbox = spec(|s| {
             s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
             s["linux"]["namespaces"] = own.map(|kind| json!({"type": kind})).into();
         });
-        decide(sandbox, &policy, &KernelSupport::assumed(), &facts).is_ok()
+        judge_spec(&sandbox, &policy, &KernelSupport::assumed(), &facts).is_ok()
     };
     assert!(pause("hardened") && !pause("strict-web"));
 }
@@ -306,13 +309,17 @@ fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are
     assert!(ask("/srv/www", "rw") && ask("/srv/www/a", "rw") && !ask("/srv/wwwx", "ro") && !ask("/srv", "ro"));
     assert!(!ask("/data", "ro") && !ask("/", "ro") && !ask("/var", "ro") && !ask("/var/lib", "ro"));
     // What the kubelet and containerd keep for this pod, and for another.
-    assert!(ask("/var/lib/kubelet/pods/0aa-1/volumes/x", "rw") && !ask("/var/lib/kubelet/pods/0bb/volumes/x", "ro"));
+    let volume = |pod: &str| format!("/var/lib/kubelet/pods/{pod}/volumes/kubernetes.io~empty-dir/x");
+    assert!(ask(&volume("0aa-1"), "rw") && !ask(&volume("0bb"), "ro"));
+    assert!(!ask("/var/lib/kubelet/pods/0aa-1", "ro") && !ask("/var/lib/kubelet/pods/0aa-1/volumes", "ro"));
     let sandbox = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes";
     assert!(ask(&format!("{sandbox}/5a5a/shm"), "rw") && !ask(&format!("{sandbox}/6b6b/shm"), "rw"));
     // A link that leads away.
-    let facts = Observations { sources: [("/data/x".into(), "/etc".into())].into(), ..Observations::default() };
+    let file = FileId { device: 1, inode: 1 };
+    let etc = VolumeSource { path: "/etc".into(), file, is_directory: true, location: None, below: Vec::new() };
+    let facts = Observations { sources: [("/data/x".into(), etc)].into(), ..Observations::none(None) };
     let spec = spec(|s| bind(s, "/data/x", &["ro"]));
-    let refusal = decide(spec, &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &facts).unwrap_err().to_string();
+    let refusal = judge_spec(&spec, &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &facts).unwrap_err().to_string();
     assert!(refusal.contains("/data/x (which is /etc) of the host is mounted"), "{refusal}");
 }
 
@@ -329,7 +336,6 @@ fn privileged_is_let_through_by_namespace_and_digest_alone() {
         format!("[[rule]]\nnamespace = \"shop\"\ndigest = \"sha256:{}\"\nprivileged = \"allow\"\n", "ab".repeat(32));
     let admission = judge(&policy, privileged).unwrap();
     assert!(admission.is_privileged() && admission.plan().landlock.is_none());
-    assert_eq!(admission.spec().process().as_ref().unwrap().no_new_privileges(), Some(true));
     // The rule is not for the same image without the wish.
     let plain = judge(&policy, |_| {}).unwrap();
     assert!(!plain.is_privileged() && plain.by().contains("baseline"));
@@ -358,8 +364,8 @@ fn the_sandbox_of_a_privileged_pod_is_tightened_and_not_refused() {
     let admission = admission.unwrap();
     let plan = admission.plan();
     assert!(plan.landlock.is_some() && plan.capabilities.bounding.is_empty());
-    assert!(admission.spec().linux().as_ref().unwrap().masked_paths().as_ref().unwrap().len() > 10);
-    assert!(admission.decide_exec(spec(|_| {}).process().clone().unwrap()).is_err());
+    assert!(admission.bundle().masked_paths.len() > 10);
+    assert!(admission.decide_exec(Request::parse(&spec(|_| {})).unwrap().process()).is_err());
 }
 
 /// No pod may name a path of the host but what a provisioner made for it.
@@ -457,7 +463,7 @@ fn a_pod_gets_no_label_by_asking_for_a_profile() {
             s["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!(namespace);
             s["annotations"]["io.containerd.hardened.v1/profile"] = json!("agent");
         });
-        decide(spec, &parse(&[POLICY]).unwrap(), &host, &Observations::default()).map(drop)
+        judge_spec(&spec, &parse(&[POLICY]).unwrap(), &host, &Observations::none(None)).map(drop)
     };
     assert!(on("shop").is_ok());
     assert!(on("kube-system").unwrap_err().to_string().contains("demands system_u:system_r:spc_t:s0"));
@@ -708,14 +714,14 @@ proptest! {
                     }
                 }
             });
-            decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())
+            judge_spec(&spec, &policy, &KernelSupport::assumed(), &Observations::none(None))
         };
         let Ok(admission) = judge(true) else { return Ok(()) };
         prop_assert!(admission.sandbox().is_within(node.sandbox()));
         prop_assert!(admission.sandbox().effective_filter().is_within(&node.sandbox().effective_filter()));
         let alone = judge(false).map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
         prop_assert_eq!(&admission.plan().selinux, &alone.plan().selinux);
-        prop_assert_eq!(&admission.plan().files_label, &alone.plan().files_label);
+        prop_assert_eq!(&admission.bundle().files_label, &alone.bundle().files_label);
         // The product's own profile is stricter without raw sockets.
         let demanded = |admission: &Admission| -> std::collections::BTreeSet<String> {
             admission.plan().apparmor.iter().filter(|name| !name.starts_with("hardened")).cloned().collect()
@@ -734,7 +740,7 @@ proptest! {
                     s["annotations"]["io.containerd.hardened.v1/profile"] = json!(name);
                 }
             });
-            decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())
+            judge_spec(&spec, &policy, &KernelSupport::assumed(), &Observations::none(None))
         };
         let (alone, met) = (judge(None), judge(Some("b")));
         let Ok(met) = met else { return Ok(()) };
@@ -754,8 +760,8 @@ proptest! {
             }
         }
         let masks = |admission: &Admission| -> std::collections::BTreeSet<String> {
-            let linux = admission.spec().linux().clone().unwrap();
-            linux.masked_paths().iter().flatten().chain(linux.readonly_paths().iter().flatten()).cloned().collect()
+            let bundle = admission.bundle();
+            bundle.masked_paths.iter().chain(&bundle.read_only_paths).cloned().collect()
         };
         prop_assert!(masks(&met).is_superset(&masks(&alone)));
         let (narrow, wide) = (met.plan().landlock.clone().unwrap(), alone.plan().landlock.clone().unwrap());
@@ -768,7 +774,7 @@ proptest! {
                 prop_assert!(narrow.as_ref().is_some_and(|n| n.iter().all(|port| wide.contains(port))));
             }
         }
-        let exec = |admission: &Admission| admission.decide_exec(spec(|_| {}).process().clone().unwrap()).is_ok();
+        let exec = |admission: &Admission| admission.decide_exec(Request::parse(&spec(|_| {})).unwrap().process()).is_ok();
         prop_assert!(!exec(&met) || exec(&alone));
     }
 }
@@ -778,7 +784,7 @@ fn best_effort_takes_an_old_landlock_and_says_what_is_lost() {
     const BEST_EFFORT: &str = "landlock = \"best-effort\"\n";
     let on = |landlock_abi, policy: &str| {
         let host = KernelSupport { landlock_abi, ..KernelSupport::assumed() };
-        decide(spec(|_| {}), &parse(&[policy]).unwrap(), &host, &Observations::default())
+        judge_spec(&spec(|_| {}), &parse(&[policy]).unwrap(), &host, &Observations::none(None))
     };
     for abi in 0..=7 {
         let admission = on(abi, BEST_EFFORT).unwrap();
@@ -799,7 +805,7 @@ fn best_effort_takes_an_old_landlock_and_says_what_is_lost() {
     // Nothing of the workload runs in a pod's sandbox.
     let sandbox = spec(|s| s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox"));
     let host = KernelSupport { landlock_abi: 0, ..KernelSupport::assumed() };
-    assert!(decide(sandbox, &parse(&[&restricted]).unwrap(), &host, &Observations::default()).is_ok());
+    assert!(judge_spec(&sandbox, &parse(&[&restricted]).unwrap(), &host, &Observations::none(None)).is_ok());
     let twice = parse(&[BEST_EFFORT, BEST_EFFORT]).unwrap_err();
     assert!(twice.contains("policy.d/1.toml:1:12") && twice.contains("given at policy.toml:1 already"), "{twice}");
 }

@@ -10,7 +10,7 @@ use hardened_node::paths;
 use hardened_sandbox::bundle::{DeviceNode, FileId, NamespaceKind};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::{
-    Joined, Observations, Request, Source, folder_of_volumes, handler_of, sources_to_locate,
+    Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate,
 };
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
@@ -46,12 +46,12 @@ pub(crate) fn observe(request: &Request, policy: &Policy, namespace: &str, conta
 }
 
 /// What is at the source of a bind mount. What is not there yet could be anything when it is mounted.
-fn look_at(spelled: &Path) -> Result<Source> {
+fn look_at(spelled: &Path) -> Result<VolumeSource> {
     let path = spelled.canonicalize().context("follow it")?;
     let handle = paths::open_without_links(&path).context("open it")?;
     let found = fs::File::from(handle).metadata().context("look at it")?;
     let file = FileId { device: found.dev(), inode: found.ino() };
-    Ok(Source { path, file, is_directory: found.is_dir(), location: None, below: Vec::new() })
+    Ok(VolumeSource { path, file, is_directory: found.is_dir(), location: None, below: Vec::new() })
 }
 
 /// Finds where sources lie that are not kept for the pod, with what is mounted below them, and where the

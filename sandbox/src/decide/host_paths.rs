@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::path::{Component, Path, PathBuf};
 
-use crate::observations::{Location, Observations, Source};
+use crate::observations::{Location, Observations, VolumeSource};
 use crate::request::Request;
 use crate::sandbox::{Access, HostPaths, Sandbox};
 
@@ -148,7 +148,7 @@ impl<'a> Own<'a> {
 
 /// Whether a part of a volume lies in one that the kubelet keeps for this pod, and is never to be
 /// written to.
-fn volume_of(part: &Source, observed: &Observations) -> Option<bool> {
+fn volume_of(part: &VolumeSource, observed: &Observations) -> Option<bool> {
     let location = part.location.as_ref()?;
     // The innermost: volumes lie beside one another, but a file system may hold the folder of all.
     let (path, _) = observed
@@ -163,14 +163,14 @@ fn volume_of(part: &Source, observed: &Observations) -> Option<bool> {
 /// it; or what below is not granted.
 fn granted(
     spelled: &Path,
-    source: Option<&Source>,
+    source: Option<&VolumeSource>,
     recursive: bool,
     sandbox: &Sandbox,
     observed: &Observations,
 ) -> Result<Option<Access>, String> {
     let Some((source, location)) = source.and_then(|source| Some((source, source.location.as_ref()?))) else {
-        // Nobody has looked: as it is spelled.
-        return Ok(sandbox.access(spelled));
+        // Nobody has looked where it lies: by its names.
+        return Ok(sandbox.access(spelled).min(sandbox.access(source.map_or(spelled, |source| &source.path))));
     };
     let of = |location: &Location| {
         let each = sandbox.host_paths.iter().map(|paths| access_at(paths, location, observed));
@@ -282,7 +282,7 @@ mod tests {
         let spelled = Path::new("/var/lib/kubelet/pods/uid-1/volume-subpaths/v/web/0");
         let volumes = "/var/lib/kubelet/pods/uid-1/volumes";
         let verdict = |location: Location| {
-            let source = Source {
+            let source = VolumeSource {
                 path: spelled.into(),
                 file: crate::bundle::FileId { device: 1, inode: 1 },
                 is_directory: true,
@@ -334,7 +334,7 @@ mod tests {
             ..Observations::default()
         };
         let access = |location: Location, below: &[Location]| {
-            let source = Source {
+            let source = VolumeSource {
                 path: "/x".into(),
                 file: crate::bundle::FileId { device: 1, inode: 1 },
                 is_directory: true,

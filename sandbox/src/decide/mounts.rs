@@ -94,12 +94,12 @@ fn check_source(
     let violation = match access {
         None => Violation::policy(
             format!("mounts[{at}]"),
-            format!("{what} of the host is mounted, and the profile grants it not"),
+            format!("{what} of the host is mounted, which the profile does not grant"),
             grant_advice(source, !mount.flags.contains(MountFlag::ReadOnly)),
         ),
         Some(Access::ReadOnly) if !mount.flags.contains(MountFlag::ReadOnly) => Violation::policy(
             format!("mounts[{at}]"),
-            format!("{what} of the host is mounted writable, and the profile grants it for reading"),
+            format!("{what} of the host is mounted writable, and the profile grants it read-only"),
             "set readOnly: true in volumeMounts",
         ),
         Some(Access::ReadOnly | Access::ReadWrite) => return None,

@@ -205,7 +205,7 @@ impl Container {
             oom.abort();
         }
         self.cgroup.kill_all().await?;
-        self.cgroup.remove()?;
+        self.cgroup.remove().await?;
         crate::state::remove(&self.folder)?;
         Ok(())
     }

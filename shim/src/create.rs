@@ -9,10 +9,11 @@ use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
+use hardened_sandbox::bundle::CgroupPath;
 use hardened_sandbox::{Admission, KernelSupport, decide};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::cgroup::{Cgroup, systemd_unit};
+use crate::cgroup::Cgroup;
 use crate::container::Container;
 use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED};
 use crate::fault::{Fault, Result};
@@ -68,7 +69,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let staged = stage(&mut bundle, users.is_some(), state.path());
     state::write(state.path(), "config.json", &bundle)?;
     state::write(state.path(), "admission.json", &admission.summary())?;
-    let cgroup = Cgroup::new(cgroup_path(&admission), &request.id);
+    let cgroup = Cgroup::new(&cgroup_path(&admission)?, &shim.namespace, &request.id);
     let streams = Streams {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),
@@ -80,7 +81,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         let record = Record {
             pid: launched.pid,
             start_time: state::start_time(launched.pid).unwrap_or_default(),
-            cgroup: cgroup.path().to_owned(),
+            cgroup: cgroup.path().to_string(),
         };
         state::write(state.path(), "container.json", &record)?;
         Ok((launched, io))
@@ -172,7 +173,9 @@ fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()
     if let Some(mut linux) = spec.linux().clone() {
         let path = linux.cgroups_path().clone().unwrap_or_else(|| PathBuf::from(format!("/{namespace}/{id}")));
         let text = path.display().to_string();
-        let systemd = systemd_unit(&path).is_some();
+        let parsed = CgroupPath::parse(&text)
+            .map_err(|problem| Fault::invalid(format!("hardened: config.json: linux.cgroupsPath {problem}")))?;
+        let systemd = matches!(parsed, CgroupPath::Unit { .. });
         if systemd && !Cgroup::is_unified() {
             return Err(Fault::state(format!(
                 "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver needs cgroup v2; use the \
@@ -186,22 +189,17 @@ fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()
                  {SYSTEM_BUS}; install dbus, or use the cgroupfs driver on this node"
             )));
         }
-        let plain = path.is_absolute() && !path.components().any(|c| matches!(c, std::path::Component::ParentDir));
-        if !systemd && (!plain || text.contains(':')) {
-            return Err(Fault::invalid(format!(
-                "hardened: config.json: linux.cgroupsPath {text}: expected an absolute path without .., or \
-                 SLICE:PREFIX:NAME"
-            )));
-        }
         linux.set_cgroups_path(Some(path));
         spec.set_linux(Some(linux));
     }
     Ok(())
 }
 
-fn cgroup_path(admission: &Admission) -> &Path {
+fn cgroup_path(admission: &Admission) -> Result<CgroupPath> {
     // `place` has set it.
-    admission.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new("/"))
+    let path = admission.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new(""));
+    CgroupPath::parse(&path.display().to_string())
+        .map_err(|problem| Fault::invalid(format!("hardened: config.json: linux.cgroupsPath {problem}")))
 }
 
 /// Whether the container gets a namespace of its own, rather than joins one.
@@ -235,6 +233,7 @@ async fn launch(
     let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, volumes, users, root, loopback };
     let message = Request {
         task,
+        namespace: shim.namespace.clone(),
         id: request.id.clone(),
         runtime_root: state.runtime_root(),
         plan: admission.plan().clone(),
@@ -294,7 +293,7 @@ async fn undo(shim: &Shim, cgroup: &Cgroup, id: &str) {
     let undone = async {
         launcher::end_strays(&shim.namespace, id)?;
         cgroup.kill_all().await?;
-        cgroup.remove()
+        cgroup.remove().await
     };
     let undone = undone.await;
     if let Err(error) = undone {

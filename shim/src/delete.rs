@@ -5,10 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use containerd_shim::Flags;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use hardened_sandbox::bundle::CgroupPath;
 
 use crate::cgroup::Cgroup;
 use crate::events::timestamp;
@@ -35,10 +36,13 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         launcher::end_strays(&flags.namespace, &flags.id)?;
         let cgroup = record.map_or_else(|| cgroup_of(state.path()), |r| Some(r.cgroup));
         if let Some(path) = cgroup {
-            let cgroup = Cgroup::new(&path, &flags.id);
+            let path = CgroupPath::parse(&path).map_err(|problem| anyhow!("cgroup of {}: {problem}", flags.id))?;
+            let cgroup = Cgroup::new(&path, &flags.namespace, &flags.id);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("runtime")?;
-            runtime.block_on(cgroup.kill_all())?;
-            cgroup.remove()?;
+            runtime.block_on(async {
+                cgroup.kill_all().await?;
+                cgroup.remove().await
+            })?;
         }
         // Removes the folder.
         drop(state);
@@ -75,9 +79,9 @@ fn kill_init(record: &Record) {
 }
 
 /// Where a create was cut short there is the hardened spec at most.
-fn cgroup_of(folder: &Path) -> Option<std::path::PathBuf> {
+fn cgroup_of(folder: &Path) -> Option<String> {
     let spec = oci_spec::runtime::Spec::load(folder.join("config.json")).ok()?;
-    spec.linux().as_ref()?.cgroups_path().clone()
+    Some(spec.linux().as_ref()?.cgroups_path().as_ref()?.display().to_string())
 }
 
 #[cfg(test)]

@@ -95,9 +95,10 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
     let message = Request {
         task: Task::Exec {
             process: file.clone(),
-            cgroup: container.cgroup.path().to_owned(),
+            cgroup: container.cgroup.path().clone(),
             user_namespace_of: container.admission.user_namespace().map(|_| container.init.pid()),
         },
+        namespace: shim.namespace.clone(),
         id: container.id.clone(),
         runtime_root: state::runtime_root(&container.folder),
         plan: admission.plan().clone(),

@@ -7,7 +7,6 @@ use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
-use libcgroups::stats::{BlkioDeviceStat, MemoryData, Stats};
 
 use anyhow::{Context, Result};
 
@@ -17,32 +16,68 @@ use crate::cgroup::Cgroup;
 pub(crate) fn of(cgroup: &Cgroup) -> Result<Any> {
     let (name, value) = if Cgroup::is_unified() {
         let folder = cgroup.folder("")?;
-        ("io.containerd.cgroups.v2.Metrics", unified_metrics(&Files(&folder)).write_to_bytes())
+        ("io.containerd.cgroups.v2.Metrics", unified_metrics(&Files(Some(&folder))).write_to_bytes())
     } else {
-        ("io.containerd.cgroups.v1.Metrics", legacy_metrics(&cgroup.stats()?).write_to_bytes())
+        let folders = CONTROLLERS.map(|controller| (controller, cgroup.folder(controller).ok()));
+        let folder = |wanted: &str| folders.iter().find(|(name, _)| *name == wanted)?.1.as_deref();
+        ("io.containerd.cgroups.v1.Metrics", legacy_metrics(folder).write_to_bytes())
     };
     Ok(Any { type_url: name.to_owned(), value: value.context("encode metrics")?, ..Any::default() })
 }
 
-fn legacy_metrics(stats: &Stats) -> v1::Metrics {
+/// The controllers of v1 that count.
+const CONTROLLERS: [&str; 6] = ["blkio", "cpu", "cpuacct", "hugetlb", "memory", "pids"];
+
+/// Statistics of cgroup v1, from the folder of each controller (Documentation/admin-guide/cgroup-v1).
+fn legacy_metrics<'a>(folder: impl Fn(&str) -> Option<&'a Path>) -> v1::Metrics {
+    let files = |controller| Files(folder(controller));
+    let (cpu, usage, memory, pids) = (files("cpu"), files("cpuacct"), files("memory"), files("pids"));
+    let throttling = cpu.table("cpu.stat");
+    let get = |table: &HashMap<String, u64>, key: &str| table.get(key).copied().unwrap_or_default();
     let cpu = v1::CPUStat {
         usage: MessageField::some(v1::CPUUsage {
-            total: stats.cpu.usage.usage_total,
-            kernel: stats.cpu.usage.usage_kernel,
-            user: stats.cpu.usage.usage_user,
-            per_cpu: stats.cpu.usage.per_core_usage_total.clone(),
+            total: usage.number("cpuacct.usage"),
+            kernel: usage.number("cpuacct.usage_sys"),
+            user: usage.number("cpuacct.usage_user"),
+            per_cpu: usage.read("cpuacct.usage_percpu").split_whitespace().flat_map(str::parse).collect(),
             ..Default::default()
         }),
         throttling: MessageField::some(v1::Throttle {
-            periods: stats.cpu.throttling.periods,
-            throttled_periods: stats.cpu.throttling.throttled_periods,
-            throttled_time: stats.cpu.throttling.throttled_time,
+            periods: get(&throttling, "nr_periods"),
+            throttled_periods: get(&throttling, "nr_throttled"),
+            throttled_time: get(&throttling, "throttled_time"),
             ..Default::default()
         }),
         ..Default::default()
     };
-    let of = |key: &str| stats.memory.stats.get(key).copied().unwrap_or_default();
-    let memory = v1::MemoryStat {
+    v1::Metrics {
+        hugetlb: hugetlb(&files("hugetlb")),
+        pids: MessageField::some(v1::PidsStat {
+            current: pids.number("pids.current"),
+            limit: no_limit_is_zero(pids.number("pids.max")),
+            ..Default::default()
+        }),
+        cpu: MessageField::some(cpu),
+        memory: MessageField::some(legacy_memory(&memory)),
+        blkio: MessageField::some(block_io(&files("blkio"))),
+        ..Default::default()
+    }
+}
+
+fn legacy_memory(files: &Files<'_>) -> v1::MemoryStat {
+    let stat = files.table("memory.stat");
+    let of = |key: &str| stat.get(key).copied().unwrap_or_default();
+    let entry = |prefix: &str| {
+        let number = |name: &str| files.number(&format!("{prefix}.{name}"));
+        MessageField::some(v1::MemoryEntry {
+            limit: number("limit_in_bytes"),
+            usage: number("usage_in_bytes"),
+            max: number("max_usage_in_bytes"),
+            failcnt: number("failcnt"),
+            ..Default::default()
+        })
+    };
+    v1::MemoryStat {
         cache: of("cache"),
         rss: of("rss"),
         rss_huge: of("rss_huge"),
@@ -75,75 +110,83 @@ fn legacy_metrics(stats: &Stats) -> v1::Metrics {
         total_inactive_file: of("total_inactive_file"),
         total_active_file: of("total_active_file"),
         total_unevictable: of("total_unevictable"),
-        usage: MessageField::some(entry(&stats.memory.memory)),
-        swap: MessageField::some(entry(&stats.memory.memswap)),
-        kernel: MessageField::some(entry(&stats.memory.kernel)),
-        kernel_tcp: MessageField::some(entry(&stats.memory.kernel_tcp)),
+        usage: entry("memory"),
+        swap: entry("memory.memsw"),
+        kernel: entry("memory.kmem"),
+        kernel_tcp: entry("memory.kmem.tcp"),
         ..Default::default()
+    }
+}
+
+fn hugetlb(files: &Files<'_>) -> Vec<v1::HugetlbStat> {
+    let entries = files.0.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let size = |name: &str| {
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(".usage_in_bytes")?;
+        // `2MB.rsvd` is what is reserved.
+        (!size.contains('.')).then(|| size.to_owned())
     };
-    let blkio = v1::BlkIOStat {
-        io_service_bytes_recursive: stats.blkio.service_bytes.iter().map(device).collect(),
-        io_serviced_recursive: stats.blkio.serviced.iter().map(device).collect(),
-        io_queued_recursive: stats.blkio.queued.iter().map(device).collect(),
-        io_service_time_recursive: stats.blkio.service_time.iter().map(device).collect(),
-        io_wait_time_recursive: stats.blkio.wait_time.iter().map(device).collect(),
-        io_merged_recursive: stats.blkio.merged.iter().map(device).collect(),
-        io_time_recursive: stats.blkio.time.iter().map(device).collect(),
-        sectors_recursive: stats.blkio.sectors.iter().map(device).collect(),
-        ..Default::default()
-    };
-    v1::Metrics {
-        hugetlb: stats
-            .hugetlb
-            .iter()
-            .map(|(size, h)| v1::HugetlbStat {
-                usage: h.usage,
-                max: h.max_usage,
-                failcnt: h.fail_count,
+    let sizes = entries.filter_map(|entry| size(entry.file_name().to_str()?));
+    sizes
+        .map(|size| {
+            let number = |name: &str| files.number(&format!("hugetlb.{size}.{name}"));
+            v1::HugetlbStat {
+                usage: number("usage_in_bytes"),
+                max: number("max_usage_in_bytes"),
+                failcnt: number("failcnt"),
                 pagesize: size.clone(),
                 ..Default::default()
-            })
-            .collect(),
-        pids: MessageField::some(v1::PidsStat {
-            current: stats.pids.current,
-            limit: stats.pids.limit,
-            ..Default::default()
-        }),
-        cpu: MessageField::some(cpu),
-        memory: MessageField::some(memory),
-        blkio: MessageField::some(blkio),
+            }
+        })
+        .collect()
+}
+
+/// CFQ counted more than the throttling that every kernel has.
+fn block_io(files: &Files<'_>) -> v1::BlkIOStat {
+    let table = |name: &str| files.read(name).lines().filter_map(device).collect::<Vec<_>>();
+    let or = |name: &str, other: &str| {
+        let found = table(name);
+        if found.is_empty() { table(other) } else { found }
+    };
+    v1::BlkIOStat {
+        io_service_bytes_recursive: or("blkio.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"),
+        io_serviced_recursive: or("blkio.io_serviced_recursive", "blkio.throttle.io_serviced"),
+        io_queued_recursive: table("blkio.io_queued_recursive"),
+        io_service_time_recursive: table("blkio.io_service_time_recursive"),
+        io_wait_time_recursive: table("blkio.io_wait_time_recursive"),
+        io_merged_recursive: table("blkio.io_merged_recursive"),
+        io_time_recursive: table("blkio.time_recursive"),
+        sectors_recursive: table("blkio.sectors_recursive"),
         ..Default::default()
     }
 }
 
-fn entry(data: &MemoryData) -> v1::MemoryEntry {
-    v1::MemoryEntry {
-        limit: data.limit,
-        usage: data.usage,
-        max: data.max_usage,
-        failcnt: data.fail_count,
+/// `8:0 Read 42`, or `8:0 42`; not the line of the total.
+fn device(line: &str) -> Option<v1::BlkIOEntry> {
+    let mut words = line.split_whitespace();
+    let (major, minor) = words.next()?.split_once(':')?;
+    let (first, second) = (words.next()?, words.next());
+    let (op, value) = second.map_or(("", first), |value| (first, value));
+    Some(v1::BlkIOEntry {
+        op: op.to_owned(),
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        value: value.parse().ok()?,
         ..Default::default()
-    }
+    })
 }
 
-fn device(stat: &BlkioDeviceStat) -> v1::BlkIOEntry {
-    v1::BlkIOEntry {
-        op: stat.op_type.clone().unwrap_or_default(),
-        major: stat.major,
-        minor: stat.minor,
-        value: stat.value,
-        ..Default::default()
-    }
+/// As runc's shim has it.
+fn no_limit_is_zero(limit: u64) -> u64 {
+    if limit == u64::MAX { 0 } else { limit }
 }
 
-/// The files of a v2 cgroup, read as they are: libcgroups fails where a controller is not on, as
-/// hugetlb never is under systemd.
-struct Files<'a>(&'a Path);
+/// The files of a cgroup's folder. A controller that is off, or not mounted, has none: what it would
+/// count is 0.
+struct Files<'a>(Option<&'a Path>);
 
 impl Files<'_> {
     fn read(&self, name: &str) -> String {
-        // A controller that is off has no files.
-        std::fs::read_to_string(self.0.join(name)).unwrap_or_default()
+        self.0.and_then(|folder| std::fs::read_to_string(folder.join(name)).ok()).unwrap_or_default()
     }
 
     /// A file with one number; `max` is the largest.
@@ -202,12 +245,10 @@ fn unified_metrics(files: &Files<'_>) -> v2::Metrics {
         swap_limit: files.number("memory.swap.max"),
         ..Default::default()
     };
-    let pids = files.number("pids.max");
     v2::Metrics {
         pids: MessageField::some(v2::PidsStat {
             current: files.number("pids.current"),
-            // Without a limit it is 0, as runc's shim has it.
-            limit: if pids == u64::MAX { 0 } else { pids },
+            limit: no_limit_is_zero(files.number("pids.max")),
             ..Default::default()
         }),
         cpu: MessageField::some(v2::CPUStat {
@@ -270,10 +311,39 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let metrics = unified_metrics(&Files(dir.path()));
+        let metrics = unified_metrics(&Files(Some(dir.path())));
         assert_eq!((metrics.cpu.usage_usec, metrics.cpu.system_usec), (7, 2));
         assert_eq!((metrics.memory.usage, metrics.memory.usage_limit), (4096, u64::MAX));
         assert_eq!((metrics.memory.anon, metrics.pids.limit), (1024, 0));
         assert_eq!((metrics.io.usage.len(), metrics.io.usage[0].wios), (2, 4));
+    }
+
+    #[test]
+    fn a_v1_cgroup_is_read_also_where_controllers_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("cpuacct.usage", "7\n"),
+            ("cpuacct.usage_user", "5\n"),
+            ("cpuacct.usage_percpu", "3 4 \n"),
+            ("cpu.stat", "nr_periods 1\nnr_throttled 2\nthrottled_time 3\n"),
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.stat", "cache 12\nrss 1024\n"),
+            ("pids.max", "max\n"),
+            ("hugetlb.2MB.usage_in_bytes", "4\n"),
+            ("hugetlb.2MB.rsvd.usage_in_bytes", "5\n"),
+            ("blkio.throttle.io_serviced", "8:0 Read 6\n8:0 Total 6\nTotal 6\n"),
+        ] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let metrics = legacy_metrics(|controller| (controller != "blkio").then_some(dir.path()));
+        assert_eq!(
+            (metrics.cpu.usage.total, metrics.cpu.usage.user, &metrics.cpu.usage.per_cpu[..]),
+            (7, 5, &[3, 4][..])
+        );
+        assert_eq!((metrics.cpu.throttling.throttled_time, metrics.memory.rss, metrics.pids.limit), (3, 1024, 0));
+        assert_eq!((metrics.hugetlb.len(), metrics.hugetlb[0].usage), (1, 4));
+        assert!(metrics.blkio.io_serviced_recursive.is_empty());
+        let metrics = legacy_metrics(|_| Some(dir.path()));
+        assert_eq!((metrics.blkio.io_serviced_recursive.len(), metrics.blkio.io_serviced_recursive[0].value), (2, 6));
     }
 }

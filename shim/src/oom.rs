@@ -16,7 +16,8 @@ use crate::sys;
 /// Calls back for each OOM kill until the handle is aborted or the cgroup is gone.
 pub(crate) fn watch(cgroup: &Cgroup, on_kill: impl Fn() + Send + 'static) -> Result<AbortHandle> {
     let folder = cgroup.folder("memory")?;
-    let (events, counter, key) = if Cgroup::is_unified() {
+    let unified = Cgroup::is_unified();
+    let (events, counter, key) = if unified {
         let file = folder.join("memory.events");
         let path = CString::new(file.as_os_str().as_bytes()).context("path of the cgroup")?;
         (sys::watch(&path).with_context(|| format!("watch {}", file.display()))?, file, "oom_kill")
@@ -38,7 +39,7 @@ pub(crate) fn watch(cgroup: &Cgroup, on_kill: impl Fn() + Send + 'static) -> Res
             }
             let now = count(&counter, key);
             // The v1 counter moves only when the kill is done, after the event: an event is a kill.
-            let kills = if Cgroup::is_unified() { now.saturating_sub(seen) } else { 1 };
+            let kills = if unified { now.saturating_sub(seen) } else { 1 };
             seen = now;
             for _ in 0..kills {
                 on_kill();

@@ -16,6 +16,7 @@ use containerd_shim_protos::events::task::{TaskDelete, TaskPaused, TaskResumed, 
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc::Code;
+use hardened_sandbox::bundle::Resources;
 use hardened_sandbox::{ExecAdmission, KernelSupport};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
@@ -255,12 +256,12 @@ impl Shim {
         Ok(PidsResponse { processes: processes.into_iter().map(describe).collect(), ..PidsResponse::default() })
     }
 
-    fn pause(&self, id: &str, paused: bool) -> Result<()> {
+    async fn pause(&self, id: &str, paused: bool) -> Result<()> {
         let container = self.container(id)?;
         if container.init.phase() != Phase::Running {
             return Err(Fault::state(format!("container {id} is {}, not running", container.init.describe())));
         }
-        container.cgroup.freeze(paused)?;
+        container.cgroup.freeze(paused).await?;
         container.set_paused(paused);
         let container_id = container.id.clone();
         if paused {
@@ -275,7 +276,11 @@ impl Shim {
         let container = self.container(&request.id)?;
         let resources = serde_json::from_slice(&request.resources.value)
             .map_err(|e| Fault::invalid(format!("hardened: resources are not OCI LinuxResources: {e}")))?;
-        container.cgroup.update(resources)?;
+        let resources = Resources::parse(&resources).map_err(|problems| {
+            let all: Vec<_> = problems.iter().map(|(field, problem)| format!("resources.{field} {problem}")).collect();
+            Fault::invalid(format!("hardened: {}", all.join("; ")))
+        })?;
+        container.cgroup.update(&resources)?;
         Ok(())
     }
 
@@ -368,12 +373,12 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
-        self.0.pause(&request.id, true)?;
+        self.0.pause(&request.id, true).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
-        self.0.pause(&request.id, false)?;
+        self.0.pause(&request.id, false).await?;
         Ok(Empty::new())
     }
 

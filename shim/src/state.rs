@@ -28,8 +28,8 @@ pub(crate) struct Record {
     /// `starttime` of init (proc_pid_stat(5), field 22), in clock ticks since boot: tells a
     /// reused pid from init.
     pub(crate) start_time: u64,
-    /// The spec's cgroup path.
-    pub(crate) cgroup: PathBuf,
+    /// The cgroup, as in the spec.
+    pub(crate) cgroup: String,
 }
 
 /// The folder of one container; removed with all in it when dropped, unless kept.

@@ -240,6 +240,30 @@ pub(crate) fn watch(path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Sets an extended attribute: setxattr(2).
+pub(crate) fn set_attribute(path: &Path, name: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both names are NUL terminated, and the value is read up to its length.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(set.into()).map(drop)
+}
+
+/// An extended attribute: getxattr(2). None where there is no such attribute, or no such file.
+pub(crate) fn attribute(path: &Path, name: &std::ffi::CStr) -> io::Result<Option<Vec<u8>>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = vec![0; 512];
+    // SAFETY: both names are NUL terminated, and at most the buffer's length is written to it.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match check(length as libc::c_long) {
+        Ok(length) => {
+            value.truncate(length as usize);
+            Ok(Some(value))
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::ENOENT)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// bpf(2) with what the command reads of `union bpf_attr`, linux/bpf.h.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
     // SAFETY: reads the structure, whose size is given; its pointers are of its makers below.

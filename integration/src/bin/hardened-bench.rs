@@ -2,7 +2,9 @@
 //! run. `scripts/bench [ROUNDS]` runs it and writes `target/bench.md` and `target/bench.json`.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +21,23 @@ const CONTENDERS: [(&str, &[&str]); 3] = [
 const CHURN: usize = 200;
 const CONCURRENCY: usize = 8;
 const PODS: usize = 20;
+
+/// Mounts of a node with a hundred pods and their volumes.
+const MOUNTS: usize = 1000;
+
+/// Pods of a large node.
+const MANY_PODS: usize = 300;
+
+/// How often the first and the last of them are measured.
+const POD_ROUNDS: usize = 15;
+
+const RPC: &str = "Create + Start as RPCs, ms";
+const RPC_MOUNTS: &str = "Create + Start with 1,000 host mounts, ms";
+const FIRST_POD: &str = "Create + Start of the first pod, ms";
+const LAST_POD: &str = "Create + Start of the 300th pod, ms";
+
+/// What is told in times of what.
+const AGAINST: [(&str, &str); 2] = [(RPC_MOUNTS, RPC), (LAST_POD, FIRST_POD)];
 
 /// Milliseconds, kilobytes or nanoseconds by measurement and contender.
 type Samples = BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>;
@@ -48,10 +67,27 @@ fn main() -> Result<()> {
             if round > 0 {
                 note("run --rm, ms", who, once);
                 note("exec, ms", who, exec);
-                note("Create + Start as RPCs, ms", who, rpc);
+                note(RPC, who, rpc);
             }
         }
+        let mounts = HostMounts::make(&c)?;
+        for (who, _) in CONTENDERS {
+            let rpc = create_and_start(&c, who, &config)?;
+            if round > 0 {
+                note(RPC_MOUNTS, who, rpc);
+            }
+        }
+        drop(mounts);
     }
+    eprint!("\rthe first pod and the {MANY_PODS}th            ");
+    for _ in 0..POD_ROUNDS {
+        note(FIRST_POD, "hardened", create_and_start(&c, "hardened", &config)?);
+    }
+    let pods = pods(&c, CONTENDERS[0].1, MANY_PODS - 1)?;
+    for _ in 0..POD_ROUNDS {
+        note(LAST_POD, "hardened", create_and_start(&c, "hardened", &config)?);
+    }
+    remove(&c, pods)?;
     for round in 1..=3 {
         eprint!("\rmemory and churn, round {round} of 3 ");
         for (who, options) in CONTENDERS {
@@ -104,6 +140,62 @@ fn stored_config(c: &Containerd) -> Result<serde_json::Value> {
     c.ctr(&["tasks", "delete", "-f", &id])?;
     c.ctr(&["containers", "delete", &id])?.ok()?;
     Ok(serde_json::from_str(&config)?)
+}
+
+/// Many mounts of the host, which has this program's mount namespace: `scripts/bench` gives it its own.
+struct HostMounts(CString);
+
+impl HostMounts {
+    fn make(c: &Containerd) -> Result<Self> {
+        let folder = c.home().join("mounts");
+        fs::create_dir_all(&folder)?;
+        let root = CString::new(folder.as_os_str().as_bytes())?;
+        mount(c"tmpfs", &root, c"tmpfs", 0)?;
+        // Gone with its root.
+        let mounts = Self(root);
+        let source = CString::new(c.rootfs()?.as_os_str().as_bytes())?;
+        for number in 0..MOUNTS {
+            let place = folder.join(number.to_string());
+            fs::create_dir(&place)?;
+            mount(&source, &CString::new(place.as_os_str().as_bytes())?, c"", libc::MS_BIND)?;
+        }
+        Ok(mounts)
+    }
+}
+
+impl Drop for HostMounts {
+    fn drop(&mut self) {
+        // SAFETY: the path is NUL terminated.
+        if unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) } < 0 {
+            eprintln!("umount {:?}: {}", self.0, std::io::Error::last_os_error());
+        }
+    }
+}
+
+fn mount(source: &CStr, place: &CStr, kind: &CStr, flags: libc::c_ulong) -> Result<()> {
+    // SAFETY: all strings are NUL terminated, and no data is given.
+    let mounted = unsafe { libc::mount(source.as_ptr(), place.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+    ensure!(mounted == 0, "mount {place:?}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Starts containers that stay.
+fn pods(c: &Containerd, options: &[&str], count: usize) -> Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let id = id(c);
+        c.ctr(&[&["run", "-d"], options, &[IMAGE, &id, "sleep", "10000"]].concat())?.ok()?;
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+fn remove(c: &Containerd, ids: Vec<String>) -> Result<()> {
+    for id in ids {
+        c.ctr(&["tasks", "delete", "-f", &id])?;
+        c.ctr(&["containers", "delete", &id])?;
+    }
+    Ok(())
 }
 
 /// Create and Start of a shim that serves already.
@@ -223,9 +315,7 @@ fn memory(c: &Containerd, options: &[&str]) -> Result<(f64, f64)> {
     let mut ids = Vec::new();
     let mut measured = Vec::new();
     for n in 1..=PODS {
-        let id = id(c);
-        c.ctr(&[&["run", "-d"], options, &[IMAGE, &id, "sleep", "1000"]].concat())?.ok()?;
-        ids.push(id);
+        ids.extend(pods(c, options, 1)?);
         if n == 1 || n == PODS {
             std::thread::sleep(Duration::from_millis(500));
             let shims: Vec<i32> = processes()?
@@ -240,10 +330,7 @@ fn memory(c: &Containerd, options: &[&str]) -> Result<(f64, f64)> {
             measured.push(total / n as f64);
         }
     }
-    for id in ids {
-        c.ctr(&["tasks", "delete", "-f", &id])?;
-        c.ctr(&["containers", "delete", &id])?;
-    }
+    remove(c, ids)?;
     Ok((measured[0], measured[1]))
 }
 
@@ -296,6 +383,15 @@ fn report(samples: &Samples, rounds: usize) -> Result<()> {
                 hardened / runc,
                 hardened / crun
             ));
+        }
+        if let Some((_, base)) = AGAINST.iter().find(|(row, _)| row == what) {
+            let times = |who: &str, now: f64| {
+                let base =
+                    samples.get(base).and_then(|c| c.get(who)).map_or(f64::NAN, |v| now / median(&mut v.clone()));
+                if base.is_nan() { String::new() } else { format!("{base:.2} ×") }
+            };
+            let (hardened, runc, crun) = (times("hardened", hardened), times("runc", runc), times("crun", crun));
+            table.push_str(&format!("| … against {base} | {hardened} | {runc} | {crun} | | |\n"));
         }
         if contenders.contains_key("unfiltered") {
             let unfiltered = of("unfiltered");

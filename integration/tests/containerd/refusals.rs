@@ -1,16 +1,18 @@
 //! What is refused, with which words, and that a refusal leaves nothing behind.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::{Containerd, HARDENED, IMAGE, Output, has_apparmor, has_cgroup_v2, has_selinux};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, eventually, has_apparmor, has_cgroup_v2, has_selinux};
 use serde_json::{Value, json};
 
 crate::tests!(
     privileged_is_refused_with_every_violation,
     what_amounts_to_privileged_is_refused,
     what_cannot_be_honoured_is_refused,
+    a_cgroup_that_exists_is_refused_and_what_is_in_it_lives,
     bad_input_is_answered_with_what_and_where,
     a_program_that_cannot_run_is_told_why,
     an_exec_beyond_the_sandbox_is_refused,
@@ -136,6 +138,29 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
     ensure!(neither.stderr.contains("expected an absolute path without .., or SLICE:PREFIX:NAME"), "{neither:?}");
     let hook = spec(c, |s| s["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]}))?.run()?;
     ensure!(hook.stderr.contains("hooks.startContainer: would run outside of the sandbox"), "{hook:?}");
+    Ok(())
+}
+
+fn a_cgroup_that_exists_is_refused_and_what_is_in_it_lives(c: &Containerd) -> Result<()> {
+    let path = format!("{}/{}", c.namespace(), c.id("taken"));
+    // On v1 in one of the hierarchies: the others get a cgroup first, and lose it again.
+    let mount = Path::new("/sys/fs/cgroup").join(if has_cgroup_v2() { "" } else { "pids" });
+    let folder = mount.join(&path);
+    fs::create_dir_all(&folder)?;
+    let mut process = Command::new("sleep").arg("1000").spawn()?;
+    fs::write(folder.join("cgroup.procs"), process.id().to_string())?;
+    let out = spec(c, |s| s["linux"]["cgroupsPath"] = json!(format!("/{path}")))?.run();
+    let lives = process.try_wait()?.is_none();
+    let inside = fs::read_to_string(folder.join("cgroup.procs"))?;
+    process.kill()?;
+    process.wait()?;
+    eventually("the cgroup is removed", || fs::remove_dir(&folder).is_ok())?;
+    let out = out?;
+    ensure!(out.status != 0 && out.stderr.contains(&format!("linux.cgroupsPath /{path} exists already")), "{out:?}");
+    ensure!(lives && inside.trim() == process.id().to_string(), "the create ended a process of the host: {inside:?}");
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        ensure!(!hierarchy.path().join(&path).exists(), "left in {:?}", hierarchy.path());
+    }
     Ok(())
 }
 

@@ -71,6 +71,14 @@ fn update_changes_limits_and_no_device_rule(c: &Containerd) -> Result<()> {
     ensure!(rules()? == before && !opens_in(&cgroup_of(running.pid()?, "devices")?, "/dev/kmsg")?);
     let wrong = update(serde_json::json!({"memory": "much"})).err().context("taken")?;
     ensure!(format!("{wrong:#}").contains("resources are not OCI LinuxResources"), "{wrong:#}");
+    let file = c.home().join("written-by-update");
+    std::fs::write(&file, "as before")?;
+    let outside =
+        update(serde_json::json!({"unified": {file.display().to_string(): "changed"}})).err().context("taken")?;
+    let named = format!("resources.unified[{}]", file.display());
+    ensure!(outside.downcast_ref().and_then(code) == Some(Code::INVALID_ARGUMENT), "{outside:#}");
+    ensure!(format!("{outside:#}").contains(&named), "{outside:#}");
+    ensure!(std::fs::read_to_string(&file)? == "as before");
     running.remove()
 }
 

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
-use hardened_lockdown::{self as lockdown, Failure, Payload};
-use hardened_sandbox::{LockdownPlan, Placement};
+use hardened_lockdown::{self as lockdown, Payload};
+use hardened_sandbox::LockdownPlan;
+use hardened_sandbox::bundle::{CgroupPath, DeviceRule, Resources};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -18,11 +19,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec};
 
 use super::mounts;
 use super::wire::{self, Answer, Task};
-use crate::cgroup::{CGROUP_ROOT, Cgroup, systemd_unit};
+use crate::cgroup::{CGROUP_ROOT, Cgroup, DeviceProgram};
 use crate::sys;
 
 /// Entry point. The shim's socket is standard input.
@@ -88,18 +89,28 @@ fn run(socket: &UnixStream) -> Result<i32> {
             mounts::make_directory(rootfs, &request.plan.cwd, *root);
             let config = bundle.join("config.json");
             let mut spec = Spec::load(&config).map_err(|e| anyhow!(chain(&e)))?;
-            if let Some(cgroup) = own_cgroup(&spec, &request.id) {
-                cgroup.make_legacy(&spec)?;
+            let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).context("no cgroup")?;
+            let path = CgroupPath::parse(&path.display().to_string()).map_err(|e| anyhow!("cgroupsPath: {e}"))?;
+            let cgroup = Cgroup::new(&path, &request.namespace, &request.id);
+            let (resources, rules) = limits(&spec)?;
+            cgroup.make(&resources, &rules)?;
+            let program = cgroup.device_program(&rules)?;
+            if mounts_cgroups(&spec) {
+                // libcontainer must find them, and moves a process to where it is.
+                cgroup.enter()?;
+            } else {
                 enter_cgroup(&cgroup)?;
-                // Set already; libcontainer would look for the cgroups that it cannot find.
-                if let Some(linux) = spec.linux_mut() {
-                    linux.set_resources(None);
-                }
-                spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
             }
-            let cgroup = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).context("no cgroup")?;
-            let pid = create(builder, bundle, systemd_unit(cgroup).is_some())?;
-            Cgroup::new(cgroup, &request.id).confine_devices(&spec)?;
+            // Set already; libcontainer would look for the cgroups that it cannot find.
+            if let Some(linux) = spec.linux_mut() {
+                linux.set_resources(None);
+                if let CgroupPath::Unit { .. } = path {
+                    linux.set_cgroups_path(Some(Path::new("/").join(cgroup.location())));
+                }
+            }
+            spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
+            let pid = create(builder, bundle)?;
+            program.map_or(Ok(()), DeviceProgram::attach)?;
             if *loopback {
                 sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
             }
@@ -110,7 +121,7 @@ fn run(socket: &UnixStream) -> Result<i32> {
         }
         Task::Exec { process, cgroup, user_namespace_of } => {
             mounts::make_private()?;
-            enter_cgroup(&Cgroup::new(cgroup, &request.id))?;
+            enter_cgroup(&Cgroup::new(cgroup, &request.namespace, &request.id))?;
             if let Some(init) = user_namespace_of {
                 // libcontainer joins each namespace of init but this one, and would leave a root
                 // of the host in the container. From here on this process is nobody there, but
@@ -123,24 +134,41 @@ fn run(socket: &UnixStream) -> Result<i32> {
     }
 }
 
-fn create(builder: ContainerBuilder, bundle: &Path, systemd: bool) -> Result<i32> {
+fn create(builder: ContainerBuilder, bundle: &Path) -> Result<i32> {
     let container = builder
         .validate_id()
         .context("container id")?
         .as_init(bundle)
-        .with_systemd(systemd)
+        .with_systemd(false)
         .build()
         .map_err(|e| anyhow!(chain(&e)))?;
     container.pid().map(|pid| pid.as_raw()).context("libcontainer reports no pid")
 }
 
-/// The container's v1 cgroup, where this process may make it instead of libcontainer: not where
-/// the spec mounts cgroups into the container, for which libcontainer must find them.
-fn own_cgroup(spec: &Spec, id: &str) -> Option<Cgroup> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
-    let mounted = mounts.iter().any(|m| m.typ().as_deref() == Some("cgroup"));
-    (!mounted && !Cgroup::is_unified()).then(|| Cgroup::new(path, id))
+/// Whether the spec mounts cgroups into the container.
+fn mounts_cgroups(spec: &Spec) -> bool {
+    spec.mounts().iter().flatten().any(|m| m.typ().as_deref() == Some("cgroup"))
+}
+
+/// The limits and the device rules of the spec.
+fn limits(spec: &Spec) -> Result<(Resources, Vec<DeviceRule>)> {
+    let asked = spec.linux().as_ref().and_then(|l| l.resources().clone());
+    let asked = asked.unwrap_or_else(|| LinuxResources::default().set_devices(None).clone());
+    let resources = Resources::parse(&asked).map_err(|problems| anyhow!("linux.resources: {problems:?}"))?;
+    // A named pipe is no device.
+    let rules = asked.devices().iter().flatten().filter(|rule| rule.typ() != Some(LinuxDeviceType::P));
+    Ok((resources, rules.map(device_rule).collect()))
+}
+
+fn device_rule(rule: &LinuxDeviceCgroup) -> DeviceRule {
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0);
+    let block = match rule.typ() {
+        Some(LinuxDeviceType::B) => Some(true),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(false),
+        Some(LinuxDeviceType::A | LinuxDeviceType::P) | None => None,
+    };
+    let access = rule.access().clone().unwrap_or_else(|| "rwm".to_owned());
+    DeviceRule { allow: rule.allow(), block, major: number(rule.major()), minor: number(rule.minor()), access }
 }
 
 /// Moves this process into the container's cgroup, and then has libcontainer find none. This
@@ -190,24 +218,6 @@ struct Sandboxed {
     status: RawFd,
 }
 
-impl Sandboxed {
-    fn lock_down(&self, payload: Payload) -> Failure {
-        let prepare = || {
-            let mut plan = self.plan.clone();
-            let ruleset = plan.landlock.as_ref().map(lockdown::build_ruleset).transpose()?;
-            if let (Some(landlock), Some(exec)) = (&plan.landlock, &mut plan.exec) {
-                exec.hidden = lockdown::resolve_hidden(landlock)?;
-            }
-            let placement = Placement::of_exec(lockdown::own_namespaces()?);
-            Ok((plan, placement, ruleset))
-        };
-        match prepare() {
-            Ok((plan, placement, ruleset)) => lockdown::run(&plan, &placement, ruleset, payload),
-            Err(failure) => failure,
-        }
-    }
-}
-
 impl Executor for Sandboxed {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let process = spec.process().as_ref();
@@ -216,7 +226,7 @@ impl Executor for Sandboxed {
             strings(process.and_then(|p| p.args().as_ref())),
             strings(process.and_then(|p| p.env().as_ref())),
         );
-        let failure = self.lock_down(payload);
+        let failure = lockdown::run(&self.plan, payload);
         let report = serde_json::to_vec(&failure).unwrap_or_default();
         // A filter that does not even allow write leaves the exit status to tell.
         drop(File::from(sys::adopt(self.status)).write_all(&report));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use hardened_sandbox::LockdownPlan;
+use hardened_sandbox::bundle::CgroupPath;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
 use crate::sys;
@@ -22,6 +23,8 @@ const MAX_DESCRIPTORS: usize = 4;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     pub(crate) task: Task,
+    /// containerd's namespace.
+    pub(crate) namespace: String,
     /// The container.
     pub(crate) id: String,
     /// Where libcontainer keeps its state.
@@ -57,7 +60,7 @@ pub(crate) enum Task {
         /// The hardened OCI process.
         process: PathBuf,
         /// The container's cgroup.
-        cgroup: PathBuf,
+        cgroup: CgroupPath,
         /// Init of a container that has a user namespace.
         #[serde(deserialize_with = "Option::deserialize")]
         user_namespace_of: Option<i32>,

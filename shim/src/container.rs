@@ -1,6 +1,7 @@
 //! A container: its init, its execs, and what it takes to watch over them.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::protobuf::MessageField;
-use hardened_sandbox::Admission;
+use hardened_sandbox::{Admission, Namespaces};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -18,6 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::oom;
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
+use crate::state::StateDir;
 
 /// How long the exits of execs may take once init is gone and all are killed. Only a process that
 /// hangs in the kernel needs it.
@@ -33,7 +35,7 @@ impl Drop for Launching<'_> {
         if self.0.launching.fetch_sub(1, Ordering::Relaxed) != 1 {
             return;
         }
-        let runtime = crate::state::runtime_root(&self.0.folder).join(&self.0.id);
+        let runtime = self.0.state.runtime_root().join(&self.0.id);
         for entry in std::fs::read_dir(runtime).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(|n| n.starts_with("tenant-"))
                 && let Err(error) = std::fs::remove_file(entry.path())
@@ -44,18 +46,31 @@ impl Drop for Launching<'_> {
     }
 }
 
+/// What was found and made with the container's mounts, before anything of it ran.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What init was made in.
+    pub(crate) namespaces: Namespaces,
+    /// The Landlock ruleset; absent for a container that has none.
+    pub(crate) ruleset: Option<OwnedFd>,
+    /// What is hidden from execs, with the image's links followed.
+    pub(crate) hidden: Vec<PathBuf>,
+}
+
 /// A container of this shim.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: String,
     /// `/run/hardened/<namespace>/<id>`.
-    pub(crate) folder: PathBuf,
+    pub(crate) state: StateDir,
     pub(crate) admission: Admission,
     pub(crate) cgroup: Cgroup,
     /// Whether the kernel kills all processes of the container with its init.
     pub(crate) own_pid_namespace: bool,
     pub(crate) init: Arc<Process>,
+    /// What init was made in, and what its execs have of it.
+    pub(crate) made: Made,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     paused: AtomicBool,
     launching: AtomicUsize,
@@ -66,20 +81,22 @@ impl Container {
     pub(crate) fn new(
         id: String,
         bundle: String,
-        folder: PathBuf,
+        state: StateDir,
         admission: Admission,
         cgroup: Cgroup,
         own_pid_namespace: bool,
         init: Arc<Process>,
+        made: Made,
     ) -> Self {
         Self {
             id,
             bundle,
-            folder,
+            state,
             admission,
             cgroup,
             own_pid_namespace,
             init,
+            made,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             launching: AtomicUsize::new(0),
@@ -120,7 +137,7 @@ impl Container {
 
     /// Id of the exec with that pid.
     pub(crate) fn exec_by_pid(&self, pid: i32) -> Option<String> {
-        self.execs().values().find(|e| e.pid() == pid).map(|e| e.exec_id.clone())
+        self.execs().values().find(|e| e.pid() == Some(pid)).map(|e| e.exec_id.clone())
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -188,7 +205,7 @@ impl Container {
         {
             log::error!("{error:#}");
         }
-        let live: Vec<Arc<Process>> = self.execs().values().filter(|e| e.pid() != 0).cloned().collect();
+        let live: Vec<Arc<Process>> = self.execs().values().filter(|e| e.pid().is_some()).cloned().collect();
         let all = async {
             for exec in live {
                 exec.exited().await;
@@ -206,7 +223,7 @@ impl Container {
         }
         self.cgroup.kill_all().await?;
         self.cgroup.remove().await?;
-        crate::state::remove(&self.folder)?;
+        self.state.remove()?;
         Ok(())
     }
 }

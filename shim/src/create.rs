@@ -5,26 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::api::{CreateTaskRequest, Mount};
 use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use hardened_sandbox::bundle::CgroupPath;
+use hardened_sandbox::bundle::{Bundle, CgroupPath};
 use hardened_sandbox::{Admission, KernelSupport, decide};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::cgroup::Cgroup;
-use crate::container::Container;
+use crate::container::{Container, Made};
 use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED};
 use crate::fault::{Fault, Result};
-use crate::launcher::wire::{Request, RootfsMount, Task};
+use crate::launcher::wire::{Descriptor, Descriptors, Request, RootfsMount, Task};
 use crate::launcher::{self, Launched};
 use crate::process::Process;
 use crate::service::Shim;
-use crate::staging::{Staged, stage};
-use crate::state::{self, Record, StateDir};
+use crate::state::{self, InitRecord, Record, StateDir};
 use crate::stdio::{Console, Io, Streams, await_readers};
-use crate::{id, observe, runtime_options, sys};
+use crate::{id, observe, runtime_options, staging, sys};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
@@ -61,15 +60,14 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
 
     // Removed again with all in it when anything below fails.
     let state = StateDir::create(&shim.namespace, &request.id)?;
-    let mut bundle = admission.spec().clone();
-    let users = admission.user_namespace();
-    if users.is_some() {
+    if admission.user_namespace().is_some() {
         state.let_through()?;
     }
-    let staged = stage(&mut bundle, users.is_some(), state.path());
-    state::write(state.path(), "config.json", &bundle)?;
-    state::write(state.path(), "admission.json", &admission.summary())?;
-    let cgroup = Cgroup::new(&cgroup_path(&admission)?, &shim.namespace, &request.id);
+    let made = staging::bundle(&admission)?;
+    let cgroup = Cgroup::new(&made.cgroup, &shim.namespace, &request.id);
+    // For `delete`, if this shim is gone a moment later.
+    state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init: None })?;
+    state.write("admission.json", &admission.summary())?;
     let streams = Streams {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),
@@ -77,13 +75,10 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         terminal: request.terminal,
     };
     let launched = async {
-        let (launched, io) = launch(shim, &request, &admission, staged, &state, &streams).await?;
-        let record = Record {
-            pid: launched.pid,
-            start_time: state::start_time(launched.pid).unwrap_or_default(),
-            cgroup: cgroup.path().to_string(),
-        };
-        state::write(state.path(), "container.json", &record)?;
+        let (launched, io) = launch(shim, &request, &admission, made, &state, &streams).await?;
+        let start_time = state::start_time(launched.pid, &launched.process)?;
+        let init = Some(InitRecord { pid: launched.pid, start_time });
+        state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init })?;
         Ok((launched, io))
     };
     let (launched, io) = match launched.await {
@@ -95,7 +90,8 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         }
     };
     let init = Arc::new(Process::new(String::new(), streams));
-    init.launched(launched.pid, io);
+    init.launched(launched.pid, launched.process, io);
+    let made = Made { namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
     let own_pid_namespace = makes(admission.spec(), LinuxNamespaceType::Pid);
     let container = Arc::new(Container::new(
         request.id.clone(),
@@ -105,6 +101,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         cgroup,
         own_pid_namespace,
         Arc::clone(&init),
+        made,
     ));
     container.watch_oom(&shim.publisher);
     shim.publisher.publish(&TaskCreate {
@@ -195,13 +192,6 @@ fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()
     Ok(())
 }
 
-fn cgroup_path(admission: &Admission) -> Result<CgroupPath> {
-    // `place` has set it.
-    let path = admission.spec().linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).unwrap_or(Path::new(""));
-    CgroupPath::parse(&path.display().to_string())
-        .map_err(|problem| Fault::invalid(format!("hardened: config.json: linux.cgroupsPath {problem}")))
-}
-
 /// Whether the container gets a namespace of its own, rather than joins one.
 fn makes(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
@@ -212,65 +202,64 @@ async fn launch(
     shim: &Shim,
     request: &CreateTaskRequest,
     admission: &Admission,
-    staged: Staged,
+    bundle: Bundle,
     state: &StateDir,
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
-    let rootfs = admission.spec().root().as_ref().map(|r| r.path().clone()).unwrap_or_default();
-    let label = admission.plan().files_label.as_deref().unwrap_or_default();
-    let mounts = request
-        .rootfs
-        .iter()
-        .map(|m| RootfsMount {
-            kind: m.type_.clone(),
-            source: m.source.clone(),
-            options: labelled(m.options.clone(), &m.type_, label),
-        })
-        .collect();
-    let loopback = makes(admission.spec(), LinuxNamespaceType::Network);
-    let root = admission.user_namespace().map_or((0, 0), |namespace| namespace.root());
-    let Staged { volumes, users } = staged;
-    let task = Task::Create { bundle: state.path().to_owned(), rootfs, mounts, volumes, users, root, loopback };
+    let mount = |m: &Mount| RootfsMount {
+        kind: m.type_.clone(),
+        source: m.source.clone(),
+        options: m.options.clone(),
+    };
+    let plan = admission.plan();
+    let cgroup = bundle.cgroup.clone();
+    let task = launcher::wire::Create {
+        bundle,
+        folder: PathBuf::from(&request.bundle),
+        rootfs: request.rootfs.iter().map(mount).collect(),
+        files_label: plan.files_label.clone(),
+        memfd_noexec: plan.memfd_noexec,
+        root: admission.user_namespace().map_or((0, 0), |namespace| namespace.root()),
+    };
     let message = Request {
-        task,
+        task: Task::Create(Box::new(task)),
         namespace: shim.namespace.clone(),
         id: request.id.clone(),
-        runtime_root: state.runtime_root(),
-        plan: admission.plan().clone(),
+        state: state.path().to_owned(),
+        cgroup,
+        plan: plan.clone(),
         console: None,
+        descriptors: Vec::new(),
     };
-    launch_with_streams(shim, message, state.path(), streams, admission, admission.spec().process().as_ref()).await
-}
-
-/// containerd labels a root file system where it knows the label; the sandbox's own it does not.
-fn labelled(mut options: Vec<String>, kind: &str, label: &str) -> Vec<String> {
-    if !label.is_empty() && kind != "bind" && !options.iter().any(|o| o.starts_with("context=")) {
-        options.push(format!("context=\"{label}\""));
-    }
-    options
+    let tag = launcher::tag(&shim.namespace, &request.id, None);
+    let process = admission.spec().process().as_ref();
+    launch_with_streams(shim, message, &tag, Descriptors::default(), streams, admission, process).await
 }
 
 /// Runs a launcher for a process with its streams: pipes, or a terminal.
 pub(crate) async fn launch_with_streams(
     shim: &Shim,
     mut message: Request,
-    folder: &Path,
+    tag: &str,
+    mut descriptors: Descriptors,
     streams: &Streams,
     admission: &Admission,
     process: Option<&oci_spec::runtime::Process>,
 ) -> Result<(Launched, Io)> {
-    let tag = launcher::tag(&shim.namespace, &message.id);
     let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
     let (uid, gid) = admission.user_namespace().map_or((uid, gid), |namespace| namespace.host_user(uid, gid));
     let _readers = await_readers(streams).await;
     if !streams.terminal {
         let (io, ends) = Io::pipes(streams, uid, gid)?;
-        let launched = launcher::launch(&shim.program, &shim.reaper, &tag, &message, Some(ends)).await?;
+        for (kind, end) in [Descriptor::Stdin, Descriptor::Stdout, Descriptor::Stderr].into_iter().zip(ends) {
+            descriptors.insert(kind, end);
+        }
+        let launched = launcher::launch(&shim.program, &shim.reaper, tag, message, descriptors).await?;
         return Ok((launched, io));
     }
-    let console = Console::listen(folder, &format!("console-{}.sock", shim.next()))?;
+    let console = Console::listen(&message.state, &format!("console-{}.sock", shim.next()))?;
     message.console = Some(console.path().to_owned());
-    let launching = launcher::launch(&shim.program, &shim.reaper, &tag, &message, None);
+    let launching = launcher::launch(&shim.program, &shim.reaper, tag, message, descriptors);
     // As soon as there is one: an exec does not wait for it.
     let terminal = async {
         let master = console.receive().await?;
@@ -302,11 +291,11 @@ async fn undo(shim: &Shim, cgroup: &Cgroup, id: &str) {
 }
 
 /// Lets a parked init execute: libcontainer waits for a connection on its socket.
-pub(crate) async fn release(folder: &Path, id: &str) -> anyhow::Result<()> {
+pub(crate) async fn release(state: &StateDir, id: &str) -> anyhow::Result<()> {
     use std::os::fd::AsRawFd;
     use tokio::io::AsyncWriteExt;
 
-    let runtime = state::runtime_root(folder).join(id);
+    let runtime = state.runtime_root().join(id);
     let directory = File::open(&runtime).with_context(|| format!("open {}", runtime.display()))?;
     // A socket's path has 107 bytes, fewer than the names of container and namespace can have.
     let path = format!("/proc/self/fd/{}/notify.sock", directory.as_raw_fd());

@@ -14,8 +14,8 @@ use hardened_sandbox::bundle::CgroupPath;
 use crate::cgroup::Cgroup;
 use crate::events::timestamp;
 use crate::launcher;
-use crate::state::{self, Record, StateDir};
-use crate::sys;
+use crate::state::{self, InitRecord, StateDir};
+use crate::sys::{self, ignore};
 
 /// SIGKILL, as an exit status.
 const KILLED: u32 = 137;
@@ -27,16 +27,15 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         exited_at: MessageField::some(timestamp(SystemTime::now())),
         ..DeleteResponse::default()
     };
-    if let Some(state) = StateDir::find(&flags.namespace, &flags.id) {
-        let record = state.record().ok();
-        if let Some(record) = &record {
-            response.pid = u32::try_from(record.pid).unwrap_or(0);
-            kill_init(record);
+    if let Some(state) = StateDir::find(&flags.namespace, &flags.id)? {
+        let record = state.record()?;
+        if let Some(init) = record.as_ref().and_then(|record| record.init.as_ref()) {
+            response.pid = u32::try_from(init.pid).unwrap_or(0);
+            kill_init(init);
         }
         launcher::end_strays(&flags.namespace, &flags.id)?;
-        let cgroup = record.map_or_else(|| cgroup_of(state.path()), |r| Some(r.cgroup));
-        if let Some(path) = cgroup {
-            let path = CgroupPath::parse(&path).map_err(|problem| anyhow!("cgroup of {}: {problem}", flags.id))?;
+        if let Some(record) = record {
+            let path = CgroupPath::parse(&record.cgroup).map_err(|e| anyhow!("cgroup of {}: {e}", flags.id))?;
             let cgroup = Cgroup::new(&path, &flags.namespace, &flags.id);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("runtime")?;
             runtime.block_on(async {
@@ -69,19 +68,12 @@ fn remove_stale_socket(bundle: &Path) -> Result<()> {
 }
 
 /// The pid may be another process's by now; its start time tells.
-fn kill_init(record: &Record) {
+fn kill_init(record: &InitRecord) {
     if let Ok(init) = sys::pidfd(record.pid)
-        && state::start_time(record.pid).is_ok_and(|t| t == record.start_time)
+        && state::start_time(record.pid, &init).is_ok_and(|t| t == record.start_time)
     {
-        // It may just have ended.
-        drop(sys::pidfd_signal(&init, libc::SIGKILL));
+        ignore(sys::pidfd_signal(&init, libc::SIGKILL), "it may just have ended");
     }
-}
-
-/// Where a create was cut short there is the hardened spec at most.
-fn cgroup_of(folder: &Path) -> Option<String> {
-    let spec = oci_spec::runtime::Spec::load(folder.join("config.json")).ok()?;
-    Some(spec.linux().as_ref()?.cgroups_path().as_ref()?.display().to_string())
 }
 
 #[cfg(test)]

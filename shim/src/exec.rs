@@ -13,12 +13,13 @@ use crate::create::launch_with_streams;
 use crate::fault::{Fault, Result};
 use crate::id;
 use crate::launcher;
-use crate::launcher::wire::{Request, Task};
+use crate::launcher::wire::{Descriptor, Descriptors, Request, Task};
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
 use crate::service::Shim;
-use crate::state;
+use crate::staging;
 use crate::stdio::Streams;
+use crate::sys::ignore;
 
 /// Largest process that is taken, in bytes; containerd's own messages end at 4 MiB.
 const MAX_PROCESS_BYTES: usize = 4 << 20;
@@ -90,39 +91,58 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
             )));
         }
     }
-    let name = format!("exec-{}.json", process.exec_id);
-    let file = state::write(&container.folder, &name, admission.process())?;
+    let mut plan = admission.plan().clone();
+    if let Some(restriction) = &mut plan.exec {
+        restriction.hidden.clone_from(&container.made.hidden);
+    }
+    let task = launcher::wire::Exec {
+        process: staging::process(admission.process(), &plan),
+        exec_id: process.exec_id.clone(),
+        user_namespace: container.admission.user_namespace().is_some(),
+        namespaces: container.made.namespaces.clone(),
+    };
     let message = Request {
-        task: Task::Exec {
-            process: file.clone(),
-            cgroup: container.cgroup.path().clone(),
-            user_namespace_of: container.admission.user_namespace().map(|_| container.init.pid()),
-        },
+        task: Task::Exec(Box::new(task)),
         namespace: shim.namespace.clone(),
         id: container.id.clone(),
-        runtime_root: state::runtime_root(&container.folder),
-        plan: admission.plan().clone(),
+        state: container.state.path().to_owned(),
+        cgroup: container.cgroup.path().clone(),
+        plan,
         console: None,
+        descriptors: Vec::new(),
     };
+    let mut descriptors = Descriptors::default();
+    descriptors.insert(Descriptor::Init, container.init.handle()?);
+    if let Some(ruleset) = &container.made.ruleset {
+        descriptors.insert(Descriptor::Ruleset, ruleset.try_clone().context("duplicate the ruleset")?);
+    }
+    let tag = launcher::tag(&shim.namespace, &container.id, Some(&process.exec_id));
     let launching = container.launching();
     let launched = launch_with_streams(
         shim,
         message,
-        &container.folder,
+        &tag,
+        descriptors,
         &process.streams,
         &container.admission,
         Some(admission.process()),
     )
     .await;
     drop(launching);
-    std::fs::remove_file(&file).context("remove the exec's process file")?;
-    let (launched, io) = launched.map_err(|fault| match container.init.phase() {
+    let stopped = || Fault::state(format!("cannot exec: container {} is stopped", container.id));
+    let (launched, io) = launched.map_err(|fault| match container.init.has_ended() {
         // Joining its namespaces fails in many ways then; this is the one reason.
-        Phase::Stopped(_) => Fault::state(format!("cannot exec: container {} is stopped", container.id)),
-        Phase::Created | Phase::Starting | Phase::Running => fault,
+        Ok(true) => stopped(),
+        Ok(false) | Err(_) => fault,
     })?;
-    process.launched(launched.pid, io);
+    process.launched(launched.pid, launched.process, io);
     container.supervise(Arc::clone(process), launched.exit, shim.publisher.clone());
+    if container.init.has_ended()? {
+        // Namespaces are known by numbers, which are given again once init is gone. As long as it is there, the
+        // lock-down has seen that these are its own.
+        ignore(process.signal(libc::SIGKILL), "it has ended, then");
+        return Err(stopped());
+    }
     launcher::executed(launched.status).await.map_err(|e| not_started("exec", &e))
 }
 

@@ -1,13 +1,16 @@
 //! One process that containerd knows of: a container's init, or an exec.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use anyhow::Context;
 use containerd_shim_protos::types::task::Status;
 use tokio::sync::watch;
 
 use crate::fault::{Fault, Result};
 use crate::reaper::Exit;
 use crate::stdio::{Io, Streams};
+use crate::sys::{self, ignore};
 
 /// Where a process is in its life. Containerd's events follow these steps, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +37,19 @@ pub(crate) struct Process {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// 0 before there is one.
-    pid: i32,
+    /// Absent before there is one.
+    launched: Option<Handle>,
     io: Option<Io>,
     /// CloseIO may come while the process is still being launched.
     stdin_closed: bool,
+}
+
+/// A process that was launched.
+#[derive(Debug)]
+struct Handle {
+    /// A name for containerd, and for people: another process's, once this one is waited for.
+    pid: i32,
+    process: OwnedFd,
 }
 
 impl Process {
@@ -50,19 +61,36 @@ impl Process {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn pid(&self) -> i32 {
-        self.inner().pid
+    /// Its pid, once there is one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.inner().launched.as_ref().map(|launched| launched.pid)
     }
 
-    /// Pid as containerd counts it.
+    /// Pid as containerd counts it: 0 before there is one.
     pub(crate) fn pid_u32(&self) -> u32 {
-        u32::try_from(self.pid()).unwrap_or(0)
+        self.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
     }
 
-    pub(crate) fn launched(&self, pid: i32, io: Io) {
+    /// Another handle on it, to be handed on.
+    pub(crate) fn handle(&self) -> Result<OwnedFd> {
+        match &self.inner().launched {
+            Some(launched) => Ok(launched.process.try_clone().context("duplicate a pidfd")?),
+            None => Err(not_started()),
+        }
+    }
+
+    /// Whether it has ended, whoever knows of that by now.
+    pub(crate) fn has_ended(&self) -> Result<bool> {
+        match &self.inner().launched {
+            Some(launched) => Ok(sys::has_ended(&launched.process).context("look at a process")?),
+            None => Err(not_started()),
+        }
+    }
+
+    pub(crate) fn launched(&self, pid: i32, process: OwnedFd, io: Io) {
         let mut inner = self.inner();
         let closed = inner.stdin_closed;
-        inner.pid = pid;
+        inner.launched = Some(Handle { pid, process });
         let io = inner.io.insert(io);
         if closed {
             io.close_stdin();
@@ -92,8 +120,8 @@ impl Process {
 
     /// Waits while Start is under way.
     pub(crate) async fn settled(&self) {
-        // The sender is `self`.
-        drop(self.phase.subscribe().wait_for(|phase| *phase != Phase::Starting).await);
+        let settled = self.phase.subscribe().wait_for(|phase| *phase != Phase::Starting).await.map(drop);
+        ignore(settled, "the sender is this value");
     }
 
     /// Waits for the end.
@@ -156,11 +184,9 @@ impl Process {
         if matches!(self.phase(), Phase::Stopped(_)) {
             return Err(gone());
         }
-        let pid = self.pid();
-        if pid == 0 {
-            return Err(Fault::state("the process is not started yet"));
-        }
-        match crate::sys::pidfd(pid).and_then(|fd| crate::sys::pidfd_signal(&fd, signal)) {
+        let inner = self.inner();
+        let Some(Handle { pid, process }) = &inner.launched else { return Err(not_started()) };
+        match sys::pidfd_signal(process, signal) {
             Ok(()) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(gone()),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -169,4 +195,8 @@ impl Process {
             Err(error) => Err(anyhow::Error::from(error).context(format!("signal process {pid}")).into()),
         }
     }
+}
+
+fn not_started() -> Fault {
+    Fault::state("the process is not started yet")
 }

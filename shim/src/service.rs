@@ -142,8 +142,8 @@ impl Shim {
         init.begin_start()?;
         let parked = self.tables().parked.remove(&container.id);
         let started = async {
-            crate::state::mark_running(&container.folder, &container.id)?;
-            create::release(&container.folder, &container.id).await?;
+            container.state.mark_running(&container.id)?;
+            create::release(&container.state, &container.id).await?;
             match parked {
                 Some(status) => launcher::executed(status).await.map_err(|e| exec::not_started("init", &e)),
                 None => Err(Fault::state("the container was started before")),
@@ -173,7 +173,7 @@ impl Shim {
         let process = container.process(&request.exec_id)?;
         let exit = match process.phase() {
             Phase::Stopped(exit) => exit,
-            Phase::Created if process.pid() != 0 => {
+            Phase::Created if process.pid().is_some() => {
                 // Parked, and never to be started.
                 drop(process.signal(libc::SIGKILL));
                 process.exited().await

@@ -1,183 +1,195 @@
-//! What the launcher mounts below the bundle before libcontainer starts: the source of every bind
-//! mount, since libcontainer would follow its path anew, and whoever may write there could have made
-//! it lead elsewhere since it was judged; and the namespaces of a container in a user namespace,
-//! which does not reach them by itself: its root is nobody on the host.
+//! A bundle from a hardened spec, until the decision gives one.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use hardened_sandbox::{is_bind, is_id_mapped};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use anyhow::{Context, Result, anyhow};
+use hardened_sandbox::bundle::{
+    Bundle, CgroupPath, DeviceNode, DeviceRule, FileId, Hook, Hooks, IdMapping, IdMappings, JoinedNamespace, Mount,
+    MountFlag, MountFlags, MountKind, Namespace, NamespaceKind, Process, Propagation, Resources, User, Volume,
+};
+use hardened_sandbox::{Admission, LockdownPlan, is_bind, is_id_mapped};
+use oci_spec::runtime::{self as oci, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources};
 
-use crate::launcher::mounts::{USERS, places};
-use crate::launcher::wire::{Owners, Volume};
+use crate::sys;
 
-/// What the launcher mounts below the bundle.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Staged {
-    pub(crate) volumes: Vec<Volume>,
-    /// The user namespace, where it is to be made.
-    pub(crate) users: Option<Owners>,
+/// The bundle of an admitted container.
+pub(crate) fn bundle(admission: &Admission) -> Result<Bundle> {
+    let spec = admission.spec();
+    let linux = spec.linux().clone().context("no linux section")?;
+    let process_of_spec = spec.process().clone().context("no process")?;
+    let root = spec.root().clone().context("no root")?;
+    let mappings = |uids: &Option<Vec<LinuxIdMapping>>, gids: &Option<Vec<LinuxIdMapping>>| {
+        let ranges = |list: &Option<Vec<LinuxIdMapping>>| {
+            let one = |m: &LinuxIdMapping| IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
+            list.iter().flatten().map(one).collect::<Vec<_>>()
+        };
+        let (uids, gids) = (ranges(uids), ranges(gids));
+        (!uids.is_empty() && !gids.is_empty()).then_some(IdMappings { uids, gids })
+    };
+    let id_mappings = mappings(linux.uid_mappings(), linux.gid_mappings());
+    let mounts = spec.mounts().iter().flatten().map(|mount| {
+        let own = mappings(mount.uid_mappings(), mount.gid_mappings());
+        convert_mount(mount, own.or_else(|| id_mappings.clone()))
+    });
+    let mounts = mounts.collect::<Result<Vec<_>>>()?;
+    let namespaces = linux.namespaces().iter().flatten().map(namespace).collect::<Result<Vec<_>>>()?;
+    let devices = linux.devices().iter().flatten().map(|device| DeviceNode {
+        path: device.path().clone(),
+        block: device.typ() == LinuxDeviceType::B,
+        major: device.major(),
+        minor: device.minor(),
+        mode: device.file_mode(),
+        uid: device.uid(),
+        gid: device.gid(),
+    });
+    let devices = devices.collect();
+    let asked = linux.resources().clone();
+    let asked = asked.unwrap_or_else(|| LinuxResources::default().set_devices(None).clone());
+    let resources = Resources::parse(&asked).map_err(|problems| anyhow!("linux.resources: {problems:?}"))?;
+    let rules = asked.devices().iter().flatten().filter(|rule| rule.typ() != Some(LinuxDeviceType::P));
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0);
+    let device_rules = rules.map(|rule| DeviceRule {
+        allow: rule.allow(),
+        block: match rule.typ() {
+            Some(LinuxDeviceType::B) => Some(true),
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(false),
+            Some(LinuxDeviceType::A | LinuxDeviceType::P) | None => None,
+        },
+        major: number(rule.major()),
+        minor: number(rule.minor()),
+        access: rule.access().clone().unwrap_or_else(|| "rwm".to_owned()),
+    });
+    let device_rules = device_rules.collect();
+    let path = linux.cgroups_path().clone().context("no cgroup")?;
+    Ok(Bundle {
+        root: root.path().clone(),
+        root_read_only: root.readonly().unwrap_or_default(),
+        process: process(&process_of_spec, admission.plan()),
+        hostname: spec.hostname().clone(),
+        domainname: spec.domainname().clone(),
+        mounts,
+        namespaces,
+        id_mappings,
+        devices,
+        sysctls: linux.sysctl().clone().unwrap_or_default().into_iter().collect(),
+        masked_paths: linux.masked_paths().clone().unwrap_or_default(),
+        read_only_paths: linux.readonly_paths().clone().unwrap_or_default(),
+        cgroup: CgroupPath::parse(&path.display().to_string()).map_err(|problem| anyhow!(problem))?,
+        resources,
+        device_rules,
+        oom_score_adj: process_of_spec.oom_score_adj(),
+        hooks: hooks(spec),
+    })
 }
 
-/// Rewrites a spec so that a container finds its volumes below the bundle, and one inside of a user
-/// namespace its namespaces too.
-pub(crate) fn stage(spec: &mut Spec, inside: bool, bundle: &Path) -> Staged {
-    let places = places(bundle);
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    let mut mounts = spec.mounts().clone().unwrap_or_default();
-    let mut volumes = Vec::new();
-    for (number, mount) in mounts.iter_mut().enumerate() {
-        let Some(source) = mount.source().clone().filter(|_| is_bind(mount)) else { continue };
-        let mapped = is_id_mapped(mount);
-        let mut options = mount.options().clone().unwrap_or_default();
-        let has = |option: &str| options.iter().any(|o| o == option);
-        let name = number.to_string();
-        mount.set_source(Some(places.join(&name)));
-        volumes.push(Volume {
-            name,
-            source,
-            links: false,
-            recursive: has("rbind"),
-            slave: ["slave", "rslave", "shared", "rshared"].into_iter().any(has),
-            owners: mapped.then(|| Owners {
-                uids: lines(given(mount.uid_mappings()).or(linux.uid_mappings().as_ref())),
-                gids: lines(given(mount.gid_mappings()).or(linux.gid_mappings().as_ref())),
-            }),
-            map_all: has("ridmap"),
-        });
-        options.retain(|o| o != "idmap" && o != "ridmap");
-        mount.set_options(Some(options)).set_uid_mappings(None).set_gid_mappings(None);
+/// A process of a hardened spec, or of an exec.
+pub(crate) fn process(process: &oci::Process, plan: &LockdownPlan) -> Process {
+    let user = process.user();
+    let cell = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    let limit = |limit: &oci::PosixRlimit| {
+        let name = serde_json::to_value(limit.typ()).ok()?.as_str()?.to_owned();
+        Some((name, (limit.soft(), limit.hard())))
+    };
+    Process {
+        terminal: process.terminal().unwrap_or_default(),
+        console_size: process.console_size().map(|size| (cell(size.height()), cell(size.width()))),
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        user: User {
+            uid: user.uid(),
+            gid: user.gid(),
+            additional_gids: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+        },
+        capabilities: plan.capabilities,
+        rlimits: process.rlimits().iter().flatten().filter_map(limit).collect::<BTreeMap<_, _>>(),
     }
-    let mut users = None;
-    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    for namespace in namespaces.iter_mut().filter(|_| inside) {
-        match (namespace.typ(), namespace.path().clone()) {
-            // Joined first, and still by root of the host.
-            (LinuxNamespaceType::User, Some(_)) => {}
-            // libcontainer would have it made by other programs, and refuse groups at an exec.
-            (LinuxNamespaceType::User, None) => {
-                namespace.set_path(Some(places.join(USERS)));
-                let (uids, gids) = (lines(linux.uid_mappings().as_ref()), lines(linux.gid_mappings().as_ref()));
-                users = Some(Owners { uids, gids });
-            }
-            (kind, Some(source)) => {
-                let name = kind.to_string();
-                namespace.set_path(Some(places.join(&name)));
-                volumes.push(Volume {
-                    name,
-                    source,
-                    links: true,
-                    recursive: false,
-                    slave: false,
-                    owners: None,
-                    map_all: false,
-                });
-            }
-            (_, None) => {}
+}
+
+fn convert_mount(mount: &oci::Mount, mappings: Option<IdMappings>) -> Result<Mount> {
+    let options = mount.options().clone().unwrap_or_default();
+    let has = |names: &[&str]| options.iter().any(|o| names.contains(&o.as_str()));
+    let known = |o: &str| MountFlag::ALL.iter().find(|(_, name)| *name == o).map(|(flag, _)| *flag);
+    let mut flags = MountFlags::EMPTY;
+    let mut recursive_flags = MountFlags::EMPTY;
+    let mut data = Vec::new();
+    for option in &options {
+        match (known(option), option.strip_prefix('r').and_then(known)) {
+            (Some(flag), _) => flags.insert(flag),
+            (None, Some(flag)) => recursive_flags.insert(flag),
+            (None, None) => data.push(option.clone()),
         }
     }
-    linux.set_namespaces(Some(namespaces));
-    spec.set_linux(Some(linux)).set_mounts(Some(mounts));
-    Staged { volumes, users }
-}
-
-fn given(mappings: &Option<Vec<LinuxIdMapping>>) -> Option<&Vec<LinuxIdMapping>> {
-    mappings.as_ref().filter(|list| !list.is_empty())
-}
-
-/// Mappings as the kernel reads them: user_namespaces(7).
-fn lines(mappings: Option<&Vec<LinuxIdMapping>>) -> String {
-    let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
-    mappings.into_iter().flatten().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn staged(inside: bool, mount: Value, namespaces: Value) -> (Value, Staged) {
-        let mut spec: Spec = serde_json::from_value(json!({
-            "ociVersion": "1.2.0",
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, mount],
-            "linux": {
-                "namespaces": namespaces,
-                "uidMappings": [{"containerID": 0, "hostID": 65536, "size": 9}],
-                "gidMappings": [{"containerID": 0, "hostID": 99999, "size": 9}],
-            },
-        }))
-        .unwrap();
-        let staged = stage(&mut spec, inside, Path::new("/b"));
-        (serde_json::to_value(spec).unwrap(), staged)
-    }
-
-    fn volume(name: &str, source: &str) -> Volume {
-        Volume {
-            name: name.into(),
-            source: source.into(),
-            links: false,
-            recursive: false,
-            slave: false,
-            owners: None,
-            map_all: false,
+    flags.extend(&recursive_flags);
+    let words = ["rw", "suid", "dev", "exec", "async", "bind", "rbind", "idmap", "ridmap"];
+    let propagation = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
+    data.retain(|o| !words.contains(&o.as_str()) && !propagation.contains(&o.as_str()));
+    let kind = match mount.typ().as_deref() {
+        _ if is_bind(mount) => {
+            let source = mount.source().clone().context("a bind mount without a source")?;
+            let file = sys::open_path_without_links(&source)
+                .and_then(|file| File::from(file).metadata())
+                .with_context(|| format!("mount {}: open it", source.display()))?;
+            MountKind::Bind(Volume {
+                source,
+                file: FileId { device: file.dev(), inode: file.ino() },
+                recursive: has(&["rbind"]),
+                propagation: match () {
+                    () if has(&["slave", "rslave", "shared", "rshared"]) => Propagation::Slave,
+                    () => Propagation::Private,
+                },
+                id_mappings: mappings.filter(|_| is_id_mapped(mount)),
+                map_recursively: has(&["ridmap"]),
+            })
         }
-    }
+        Some("proc") => MountKind::Proc { data },
+        Some("sysfs") => MountKind::Sysfs,
+        Some("tmpfs") => MountKind::Tmpfs(data),
+        Some("devpts") => MountKind::Devpts(data),
+        Some("mqueue") => MountKind::Mqueue,
+        Some("cgroup" | "cgroup2") => MountKind::Cgroup,
+        other => return Err(anyhow!("mount at {}: type {other:?}", mount.destination().display())),
+    };
+    Ok(Mount { destination: mount.destination().clone(), kind, flags, recursive_flags })
+}
 
-    #[test]
-    fn a_container_of_the_hosts_users_keeps_its_namespaces() {
-        let mount = json!({"destination": "/v", "type": "bind", "source": "/srv/v", "options": ["rbind"]});
-        let namespaces = json!([{"type": "network", "path": "/run/netns/x"}]);
-        let (spec, staged) = staged(false, mount, namespaces.clone());
-        let volumes = vec![Volume { recursive: true, ..volume("1", "/srv/v") }];
-        assert_eq!(staged, Staged { volumes, users: None });
-        let left = json!({"destination": "/v", "type": "bind", "source": "/b/mounts/1", "options": ["rbind"]});
-        assert_eq!((&spec["mounts"][1], &spec["linux"]["namespaces"]), (&left, &namespaces));
-        assert_eq!(spec["mounts"][0]["source"], "proc");
-    }
+fn namespace(namespace: &oci::LinuxNamespace) -> Result<Namespace> {
+    let kind = match namespace.typ() {
+        LinuxNamespaceType::Mount => NamespaceKind::Mount,
+        LinuxNamespaceType::Pid => NamespaceKind::Pid,
+        LinuxNamespaceType::Ipc => NamespaceKind::Ipc,
+        LinuxNamespaceType::Network => NamespaceKind::Network,
+        LinuxNamespaceType::Uts => NamespaceKind::Uts,
+        LinuxNamespaceType::User => NamespaceKind::User,
+        LinuxNamespaceType::Cgroup => NamespaceKind::Cgroup,
+        LinuxNamespaceType::Time => return Err(anyhow!("a time namespace")),
+    };
+    let join = |path: &Path| {
+        let found = std::fs::metadata(path).with_context(|| format!("namespace {}", path.display()))?;
+        let file = FileId { device: found.dev(), inode: found.ino() };
+        anyhow::Ok(JoinedNamespace { path: path.to_owned(), file })
+    };
+    Ok(Namespace { kind, joins: namespace.path().as_deref().map(join).transpose()? })
+}
 
-    #[test]
-    fn owners_are_mapped_by_the_mounts_ranges_or_the_containers() {
-        let own = json!([{"containerID": 0, "hostID": 7, "size": 1}]);
-        let ours = |uids: &str, gids: &str| Some(Owners { uids: uids.into(), gids: gids.into() });
-        for (mount, owners, map_all) in [
-            (json!({"options": ["ridmap", "rbind", "ro"]}), ours("0 65536 9\n", "0 99999 9\n"), true),
-            (
-                json!({"options": ["rbind", "ro"], "uidMappings": own, "gidMappings": own}),
-                ours("0 7 1\n", "0 7 1\n"),
-                false,
-            ),
-        ] {
-            let mut mount = mount;
-            (mount["destination"], mount["source"]) = ("/v".into(), "/srv/v".into());
-            let (spec, staged) = staged(false, mount, json!([]));
-            let volume = Volume { recursive: true, owners, map_all, ..volume("1", "/srv/v") };
-            assert_eq!(staged.volumes, [volume]);
-            let left = json!({"destination": "/v", "source": "/b/mounts/1", "options": ["rbind", "ro"]});
-            assert_eq!(spec["mounts"][1], left);
-        }
-    }
-
-    #[test]
-    fn a_user_namespace_finds_all_below_the_bundle() {
-        let mount = json!({"destination": "/v", "type": "bind", "source": "/srv/v"});
-        let net = json!({"type": "network", "path": "/run/netns/x"});
-        let (spec, made) = staged(true, mount.clone(), json!([{"type": "user"}, net, {"type": "mount"}]));
-        let users = Owners { uids: "0 65536 9\n".into(), gids: "0 99999 9\n".into() };
-        let net_volume = Volume { links: true, ..volume("net", "/run/netns/x") };
-        let volumes = vec![volume("1", "/srv/v"), net_volume];
-        assert_eq!(made, Staged { volumes: volumes.clone(), users: Some(users) });
-        assert_eq!(spec["mounts"][1]["source"], "/b/mounts/1");
-        assert_eq!(
-            spec["linux"]["namespaces"],
-            json!([
-                {"type": "user", "path": "/b/mounts/user"},
-                {"type": "network", "path": "/b/mounts/net"},
-                {"type": "mount"},
-            ])
-        );
-        let (spec, joined) = staged(true, mount, json!([{"type": "user", "path": "/proc/1/ns/user"}, net]));
-        assert_eq!(joined, Staged { volumes, users: None });
-        assert_eq!(spec["linux"]["namespaces"][0]["path"], "/proc/1/ns/user");
+fn hooks(spec: &oci::Spec) -> Hooks {
+    let list = |hooks: &Option<Vec<oci::Hook>>| {
+        let one = |hook: &oci::Hook| Hook {
+            path: hook.path().clone(),
+            args: hook.args().clone().unwrap_or_default(),
+            env: hook.env().clone().unwrap_or_default(),
+            timeout: hook.timeout(),
+        };
+        hooks.iter().flatten().map(one).collect::<Vec<_>>()
+    };
+    let Some(hooks) = spec.hooks() else { return Hooks::default() };
+    let prestart = list(hooks.prestart());
+    Hooks {
+        prestart,
+        create_runtime: list(hooks.create_runtime()),
+        create_container: list(hooks.create_container()),
     }
 }

@@ -1,41 +1,59 @@
 //! What is kept on disk for a container: `/run/hardened/<namespace>/<id>/`.
 //!
 //! ```text
-//! config.json       the hardened spec: the bundle that libcontainer gets
-//! exec-<id>.json    the hardened process of an exec, while it is launched
 //! container.json    what `delete` needs when the shim is gone
 //! admission.json    what was decided, for `hardenctl explain --container`
+//! config.json       the spec that libcontainer gets, which the launcher writes
+//! exec-<id>.json    the process of an exec, while it is launched
 //! runtime/<id>/     libcontainer's own state
+//! mounts/, rootfs/  where the launcher mounts the container's parts, in its own mount namespace
 //! ```
+//!
+//! No container can write there. All the same each file is opened by its name in the folder, whose path is looked up
+//! once.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+
+use crate::sys::{self, ignore};
 
 const ROOT: &str = "/run/hardened";
 
 /// How often a folder is made whose parent another shim removes at the same time.
 const MAKE_TRIES: u32 = 100;
 
+/// Largest of the files, in bytes; libcontainer's state has the container's annotations, of which there are none.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
 /// What `delete` needs to know about a container without its shim.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Record {
-    /// Pid of init, in the shim's pid namespace.
-    pub(crate) pid: i32,
-    /// `starttime` of init (proc_pid_stat(5), field 22), in clock ticks since boot: tells a
-    /// reused pid from init.
-    pub(crate) start_time: u64,
-    /// The cgroup, as in the spec.
+    /// The cgroup, as the spec names it.
     pub(crate) cgroup: String,
+    /// Absent until there is one.
+    pub(crate) init: Option<InitRecord>,
+}
+
+/// Which process init is.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct InitRecord {
+    /// In the shim's pid namespace.
+    pub(crate) pid: i32,
+    /// `starttime` (proc_pid_stat(5), field 22), in clock ticks since boot: tells a reused pid from init.
+    pub(crate) start_time: u64,
 }
 
 /// The folder of one container; removed with all in it when dropped, unless kept.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
+    /// The folder itself.
+    folder: File,
     keep: bool,
 }
 
@@ -68,15 +86,42 @@ impl StateDir {
                 Ok(()) => break,
             }
         }
-        let state = Self { path, keep: false };
+        let opened = Self::open(&path);
+        let mut state = opened.inspect_err(|_| ignore(fs::remove_dir(&path), "the first error says what is wrong"))?;
+        state.keep = false;
         builder.create(state.runtime_root()).context("make a folder for the runtime's state")?;
         Ok(state)
     }
 
-    /// The folder of a container whose shim is gone; `None` where there is nothing left of it.
-    pub(crate) fn find(namespace: &str, id: &str) -> Option<Self> {
+    /// The folder of a container of which something may be left, though its shim is gone.
+    pub(crate) fn find(namespace: &str, id: &str) -> Result<Option<Self>> {
         let path = Path::new(ROOT).join(namespace).join(id);
-        path.is_dir().then_some(Self { path, keep: false })
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let mut state = Self::open(&path)?;
+        state.keep = false;
+        Ok(Some(state))
+    }
+
+    /// The folder at this path, which stays when the value is dropped.
+    ///
+    /// # Errors
+    /// It is not a container's, or somebody but root can write on the way to it.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let show = path.display();
+        if path.parent().and_then(Path::parent) != Some(Path::new(ROOT)) {
+            bail!("{show} is not the folder of a container");
+        }
+        for folder in path.ancestors().take_while(|folder| folder.starts_with(ROOT)) {
+            let found = sys::open_path_without_links(folder).and_then(|handle| File::from(handle).metadata());
+            let found = found.with_context(|| format!("open {}", folder.display()))?;
+            if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
+                bail!("{} is not a folder that only root can write to", folder.display());
+            }
+        }
+        let folder = sys::open_path_without_links(path).with_context(|| format!("open {show}"))?;
+        Ok(Self { path: path.to_owned(), folder: folder.into(), keep: true })
     }
 
     /// Lets a container in a user namespace walk through to its volumes. The files are root's alone.
@@ -89,9 +134,10 @@ impl StateDir {
     }
 
     /// From here on the folder outlives this value.
-    pub(crate) fn keep(mut self) -> PathBuf {
+    #[must_use]
+    pub(crate) fn keep(mut self) -> Self {
         self.keep = true;
-        self.path.clone()
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -102,71 +148,118 @@ impl StateDir {
         runtime_root(&self.path)
     }
 
-    pub(crate) fn record(&self) -> Result<Record> {
-        let file = self.path.join("container.json");
-        let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("parse {}", file.display()))
+    /// Writes a file whole.
+    pub(crate) fn write(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
+        let text = serde_json::to_vec(value).with_context(|| format!("encode {name}"))?;
+        let file = sys::open_in(&self.folder, name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC);
+        let written = file.and_then(|mut file| file.write_all(&text));
+        written.with_context(|| format!("write {}", self.path.join(name).display()))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let show = || self.path.join(name).display().to_string();
+        let mut text = Vec::new();
+        let file = sys::open_in(&self.folder, name, OFlag::O_RDONLY).with_context(|| format!("read {}", show()))?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut text).with_context(|| format!("read {}", show()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", show()))
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove_file(&self, name: &str) -> Result<()> {
+        let removed = nix::unistd::unlinkat(
+            Some(std::os::fd::AsRawFd::as_raw_fd(&self.folder)),
+            name,
+            nix::unistd::UnlinkatFlags::NoRemoveDir,
+        );
+        removed.with_context(|| format!("remove {}", self.path.join(name).display()))
+    }
+
+    /// Absent where a create was cut short before anything was made.
+    pub(crate) fn record(&self) -> Result<Option<Record>> {
+        let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+        match self.read("container.json") {
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(missing) => Ok(None),
+            record => record.map(Some),
+        }
+    }
+
+    /// Tells libcontainer that a container runs: it was not libcontainer that started it, and an exec is refused in
+    /// one that does not.
+    ///
+    /// Written whole and renamed, since execs that are launched at once read it at any time.
+    pub(crate) fn mark_running(&self, id: &str) -> Result<()> {
+        let (old, new) = (format!("runtime/{id}/state.json"), format!("runtime/{id}/state.json.new"));
+        let mut state: serde_json::Value = self.read(&old)?;
+        if let Some(status) = state.get_mut("status") {
+            *status = "running".into();
+        }
+        self.write(&new, &state)?;
+        let folder = Some(std::os::fd::AsRawFd::as_raw_fd(&self.folder));
+        nix::fcntl::renameat(folder, new.as_str(), folder, old.as_str()).with_context(|| format!("rename {new}"))
+    }
+
+    /// Removes the folder, and its namespace's when it was the last in it.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", self.path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if let Some(namespace) = self.path.parent() {
+            ignore(fs::remove_dir(namespace), "another container may be in it, or come into it right now");
+        }
+        Ok(())
     }
 }
 
 impl Drop for StateDir {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(error) = remove(&self.path)
+            && let Err(error) = self.remove()
         {
             log::error!("{error:#}");
         }
     }
 }
 
+/// libcontainer's folder in that of a container.
 pub(crate) fn runtime_root(folder: &Path) -> PathBuf {
     folder.join("runtime")
 }
 
-pub(crate) fn write(folder: &Path, name: &str, value: &impl serde::Serialize) -> Result<PathBuf> {
-    let path = folder.join(name);
-    let text = serde_json::to_vec(value).with_context(|| format!("encode {name}"))?;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(&text)).with_context(|| format!("write {}", path.display()))?;
-    Ok(path)
-}
-
-/// Tells libcontainer that a container runs: it was not libcontainer that started it, and an exec
-/// is refused in one that does not.
-///
-/// Written whole and renamed, since execs that are launched at once read it at any time.
-pub(crate) fn mark_running(folder: &Path, id: &str) -> Result<()> {
-    let runtime = runtime_root(folder).join(id);
-    let path = runtime.join("state.json");
-    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut state: serde_json::Value =
-        serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
-    if let Some(status) = state.get_mut("status") {
-        *status = "running".into();
+/// `starttime` of a process that has not ended: proc_pid_stat(5), field 22.
+pub(crate) fn start_time(pid: i32, process: &impl std::os::fd::AsFd) -> Result<u64> {
+    let file = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    // As long as it has not ended, nobody else has its pid.
+    if sys::has_ended(process).context("look at the process")? {
+        bail!("process {pid} has ended");
     }
-    let new = write(&runtime, "state.json.new", &state)?;
-    fs::rename(&new, &path).with_context(|| format!("rename {}", new.display()))
-}
-
-/// Removes a container's folder, and its namespace's when it was the last in it.
-pub(crate) fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", folder.display()));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    if let Some(namespace) = folder.parent() {
-        // Another container may be in it, or come into it right now.
-        drop(fs::remove_dir(namespace));
-    }
-    Ok(())
-}
-
-/// `starttime` of a process: proc_pid_stat(5), field 22.
-pub(crate) fn start_time(pid: i32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read /proc/{pid}/stat"))?;
     // The second field is the command in parentheses, and may hold anything, more of them too.
     let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    rest.split_whitespace().nth(19).and_then(|f| f.parse().ok()).with_context(|| format!("parse /proc/{pid}/stat"))
+    rest.split_whitespace().nth(19).and_then(|f| f.parse().ok()).with_context(|| format!("parse {file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_folder_of_a_container_is_opened() {
+        for bad in ["/run", "/run/hardened", "/run/hardened/k8s.io", "/run/hardened/a/b/c", "/tmp/a/b", "relative"] {
+            assert!(StateDir::open(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_start_time_is_that_of_a_process_that_lives() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = sys::pidfd(pid).unwrap();
+        assert!(start_time(pid, &process).unwrap() > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(start_time(pid, &process).is_err());
+    }
 }

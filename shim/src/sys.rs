@@ -4,12 +4,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
 use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -32,33 +32,77 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// through a process that runs from it can write to it (CVE-2019-5736).
 pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
     let mount = clone_mount(&open_path(Path::new("/proc/self/exe"))?, false)?;
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    set_attributes(&mount, &attributes, false)?;
+    change_mount(&mount, MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() }, false)?;
     Ok(mount)
 }
 
-/// A handle on the file at a path, by which it is neither read nor written: `O_PATH` of open(2).
+/// A handle on the file at a path, by which it is neither read nor written: `O_PATH` of open(2). Links are followed,
+/// magic ones too.
+///
+/// By openat2(2): std masks `O_PATH` from its custom flags with musl, and would really open the file.
 pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    File::options().read(true).custom_flags(libc::O_PATH).open(path).map(OwnedFd::from)
+    open_at(None, path, OFlag::O_PATH, ResolveFlag::empty())
 }
 
 /// The same, where no part of the path is a symbolic link: openat2(2), Linux 5.6.
 pub(crate) fn open_path_without_links(path: &Path) -> io::Result<OwnedFd> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let file = openat2(libc::AT_FDCWD, path, how)?;
+    open_at(None, path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+/// A handle on a path inside of a root, where no part of the path but the last is a symbolic link, and that one is
+/// not followed.
+pub(crate) fn open_path_in_root(root: &impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    // O_NOFOLLOW first: with RESOLVE_NO_SYMLINKS alone a link at the end is an error (openat2(2)).
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    open_at(Some(root.as_fd()), path, flags, ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+/// Opens a file of a folder by its name, where that is no link: openat(2), `O_NOFOLLOW`.
+pub(crate) fn open_in(folder: &impl AsFd, name: &str, flags: OFlag) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .mode(if flags.contains(OFlag::O_CREAT) { Mode::S_IRUSR | Mode::S_IWUSR } else { Mode::empty() })
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let file = openat2(folder.as_fd().as_raw_fd(), name, how)?;
+    // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
+    Ok(unsafe { File::from_raw_fd(file) })
+}
+
+fn open_at(folder: Option<BorrowedFd<'_>>, path: &Path, flags: OFlag, resolve: ResolveFlag) -> io::Result<OwnedFd> {
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+    let file = openat2(folder.map_or(libc::AT_FDCWD, |f| f.as_raw_fd()), path, how)?;
     // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
 /// A copy of the mount that a file is in, from that file on, with the mounts below it or without,
 /// that is mounted nowhere: open_tree(2).
-pub(crate) fn clone_mount(file: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
+pub(crate) fn clone_mount(file: &impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
     let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_EMPTY_PATH | below) as libc::c_uint;
+    let file = file.as_fd().as_raw_fd();
     // SAFETY: the path is empty and NUL terminated.
-    let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags) })?;
+    let mount = check(unsafe { libc::syscall(libc::SYS_open_tree, file, c"".as_ptr(), flags) })?;
     // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(mount as i32) })
+}
+
+/// What mount_setattr(2) changes of a mount, Linux 5.12.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct MountChange {
+    /// `MOUNT_ATTR_...` flags to set.
+    pub(crate) set: u64,
+    /// Flags to clear.
+    pub(crate) clear: u64,
+    /// `MS_PRIVATE` and the like; 0 for no change.
+    pub(crate) propagation: u64,
+}
+
+/// Changes a mount, and the mounts below it or not.
+pub(crate) fn change_mount(mount: &impl AsFd, change: MountChange, recursive: bool) -> io::Result<()> {
+    let MountChange { set, clear, propagation } = change;
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_attributes(mount, &attributes, recursive)
 }
 
 /// Maps the owners of files in a mount that is mounted nowhere yet by a user namespace:
@@ -69,20 +113,13 @@ pub(crate) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd, all: bool) -> io:
     set_attributes(mount, &attributes, all)
 }
 
-/// Cuts a mount that is mounted nowhere yet, and those below it, off from what is mounted or unmounted
-/// elsewhere: `MS_PRIVATE` of mount_setattr(2).
-pub(crate) fn make_private(mount: &OwnedFd) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    set_attributes(mount, &attributes, true)
-}
-
-fn set_attributes(mount: &OwnedFd, attributes: &libc::mount_attr, all: bool) -> io::Result<()> {
+fn set_attributes(mount: &impl AsFd, attributes: &libc::mount_attr, all: bool) -> io::Result<()> {
     let below = if all { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is empty and NUL terminated, and the size is that of the attributes.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
+            mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | below,
             std::ptr::from_ref(attributes),
@@ -144,11 +181,8 @@ pub(crate) fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
 /// child writes it that was born there; it cannot be lowered again from within.
 ///
 /// For a single-threaded process, whose later children would land in that namespace too.
-pub(crate) fn refuse_executable_memfds(pid: i32) -> io::Result<()> {
-    let mut sysctl = File::options().write(true).open("/proc/sys/vm/memfd_noexec")?;
-    let process = pidfd(pid)?;
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWPID) }.into())?;
+pub(crate) fn refuse_executable_memfds(mut sysctl: &File, process: &OwnedFd) -> io::Result<()> {
+    join_namespace(process, libc::CLONE_NEWPID)?;
     // SAFETY: this process has one thread, so the child may run any code.
     let child = check(unsafe { libc::fork() }.into())?;
     if child == 0 {
@@ -162,22 +196,19 @@ pub(crate) fn refuse_executable_memfds(pid: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
-/// Moves this process into the user namespace of another: setns(2). It stays the same user, and may
-/// do anything there and nothing outside.
+/// Moves this process into a namespace of another, which its pidfd names: setns(2), Linux 5.8. In a user namespace
+/// it stays the same user, and may do anything there and nothing outside.
 ///
 /// For a single-threaded process.
-pub(crate) fn join_user_namespace(pid: i32) -> io::Result<()> {
-    let process = pidfd(pid)?;
+pub(crate) fn join_namespace(process: &impl AsFd, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: takes numbers only.
-    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWUSER) }.into()).map(drop)
+    check(unsafe { libc::setns(process.as_fd().as_raw_fd(), kind) }.into()).map(drop)
 }
 
 /// Switches `lo` on in the network namespace of a process: netdevice(7), `SIOCSIFFLAGS`. The
 /// kernel gives it its addresses. This process moves into that namespace.
-pub(crate) fn bring_loopback_up(pid: i32) -> io::Result<()> {
-    let process = pidfd(pid)?;
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::setns(process.as_raw_fd(), libc::CLONE_NEWNET) }.into())?;
+pub(crate) fn bring_loopback_up(process: &OwnedFd) -> io::Result<()> {
+    join_namespace(process, libc::CLONE_NEWNET)?;
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
     // SAFETY: ifreq is plain data, for which all zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -187,6 +218,64 @@ pub(crate) fn bring_loopback_up(pid: i32) -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq with a NUL terminated name.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+}
+
+/// Enters a Landlock domain that restricts no file and no port: from within, no process outside of it can be looked
+/// into (ptrace(2), and with it `/proc/PID/root`, `cwd`, `fd` and `ns`). It restricts connections to abstract Unix
+/// sockets, since a domain must restrict something: landlock(7), ABI 6.
+pub(crate) fn see_no_other_process() -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        files: u64,
+        ports: u64,
+        scoped: u64,
+    }
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    let attributes = Attributes { files: 0, ports: 0, scoped: SCOPE_ABSTRACT_UNIX_SOCKET };
+    let size = size_of::<Attributes>();
+    // SAFETY: reads the structure, whose size is given.
+    let ruleset = check(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::from_ref(&attributes), size, 0 as libc::c_long)
+    })?;
+    // SAFETY: the kernel just gave this descriptor to us.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_long) }).map(drop)
+}
+
+/// Sets the user and group by which this process is judged when it opens files, and reads them back: setfsuid(2) and
+/// setfsgid(2) report no failure.
+pub(crate) fn become_for_files(uid: u32, gid: u32) -> io::Result<()> {
+    const NOBODY: u32 = u32::MAX;
+    // SAFETY: take numbers only. The invalid id of the second calls changes nothing, and has them tell the present one.
+    let now = unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+        (libc::setfsuid(NOBODY), libc::setfsgid(NOBODY))
+    };
+    if now == (uid as i32, gid as i32) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+/// Whether the kernel follows no links in the mount that a file is in: statvfs(3), `ST_NOSYMFOLLOW`, Linux 5.10.
+pub(crate) fn follows_no_links(file: &impl AsFd) -> io::Result<bool> {
+    const ST_NOSYMFOLLOW: libc::c_ulong = 0x2000;
+    // SAFETY: statvfs is plain data, for which all zero is a value.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` is large enough by its type.
+    check(unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), &raw mut found) }.into())?;
+    Ok(found.f_flag & ST_NOSYMFOLLOW != 0)
+}
+
+/// What a symbolic link says, by a handle on it: readlinkat(2).
+pub(crate) fn read_link(link: &impl AsFd) -> io::Result<PathBuf> {
+    Ok(nix::fcntl::readlinkat(Some(link.as_fd().as_raw_fd()), "")?.into())
+}
+
+/// Whether the process of a pidfd has ended: it is readable then (pidfd_open(2)).
+pub(crate) fn has_ended(process: &impl AsFd) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: process.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is one pollfd, and is waited for no time.
+    check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into()).map(|ready| ready != 0)
 }
 
 /// A handle on a process that cannot be reused: pidfd_open(2).
@@ -325,4 +414,51 @@ pub(crate) fn adopt(fd: i32) -> OwnedFd {
 pub(crate) fn register(file: File) -> Result<AsyncFd<File>, (File, io::Error)> {
     // SAFETY: a File keeps its descriptor open, and the same, as long as it lives.
     unsafe { AsyncFd::register(file) }.map_err(tokio::io::unix::AsyncFdRegisterError::into_parts)
+}
+
+/// Says why the failure of something is of no consequence.
+pub(crate) fn ignore<T, E>(result: Result<T, E>, _why: &str) {
+    drop(result);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With musl, std's `custom_flags` would drop it, and a FIFO would be waited for.
+    #[test]
+    fn a_handle_on_a_path_does_not_open_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        for handle in [
+            open_path(&fifo).unwrap(),
+            open_path_without_links(&fifo).unwrap(),
+            open_path_in_root(&open_path(folder.path()).unwrap(), Path::new("/fifo")).unwrap(),
+        ] {
+            let flags = nix::fcntl::fcntl(handle.as_raw_fd(), nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            assert!(OFlag::from_bits_retain(flags).contains(OFlag::O_PATH));
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_by_no_handle_inside_of_a_root() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join("up")).unwrap();
+        let root = open_path(folder.path()).unwrap();
+        let link = File::from(open_path_in_root(&root, Path::new("up")).unwrap());
+        assert!(link.metadata().unwrap().is_symlink());
+        let through = open_path_in_root(&root, Path::new("up/etc"));
+        assert_eq!(through.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_told_from_one_that_runs() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let process = pidfd(child.id() as i32).unwrap();
+        assert!(!has_ended(&process).unwrap());
+        pidfd_signal(&process, libc::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(&process).unwrap());
+    }
 }

@@ -26,11 +26,10 @@ pub struct Places {
     pub cgroups: Vec<(PathBuf, PathBuf)>,
     /// Namespaces that are joined.
     pub namespaces: HashMap<NamespaceKind, PathBuf>,
-    /// Where each mount goes: its destination, with the image's links followed.
-    pub destinations: Vec<PathBuf>,
 }
 
-/// The spec of a container, with paths as libcontainer finds them.
+/// The spec of a container, with paths as libcontainer finds them. The destinations of the bundle's mounts
+/// have the image's links followed by now.
 ///
 /// It carries no seccomp, no label and no working directory, which are the lock-down's; no limit and
 /// no OOM score, which the launcher sets; and no annotation, so that none steers libcontainer.
@@ -125,7 +124,7 @@ fn missing(what: &str) -> OciSpecError {
 fn mounts(bundle: &Bundle, places: &Places) -> Result<Vec<OciMount>, OciSpecError> {
     let mut mounts = Vec::new();
     for (number, mount) in bundle.mounts.iter().enumerate() {
-        let destination = places.destinations.get(number).ok_or_else(|| missing("a mount's destination"))?;
+        let destination = &mount.destination;
         let flags = || mount.flags.iter().map(|flag| flag.name().to_owned()).collect::<Vec<_>>();
         let file_system =
             |kind: &str, data: &[String]| one(destination, kind, Path::new(kind), [flags(), data.to_vec()].concat());
@@ -137,7 +136,9 @@ fn mounts(bundle: &Bundle, places: &Places) -> Result<Vec<OciMount>, OciSpecErro
             MountKind::Mqueue => file_system("mqueue", &[])?,
             MountKind::Cgroup => {
                 for (source, below) in &places.cgroups {
-                    mounts.push(cgroup(&destination.join(below), source)?);
+                    // No slash is left at the end where nothing is joined.
+                    let place = destination.join(below).components().collect::<PathBuf>();
+                    mounts.push(cgroup(&place, source)?);
                 }
                 continue;
             }

@@ -281,7 +281,6 @@ impl Cgroup {
 
     /// The container's own folder in each hierarchy, with the name of the hierarchy's mount: `cpu,cpuacct`;
     /// empty on v2.
-    #[expect(dead_code, reason = "the launcher is about to bind them into the container")]
     pub(crate) fn folders(&self) -> Result<Vec<(String, PathBuf)>> {
         Ok(self.own()?.into_iter().map(|(hierarchy, folder)| (hierarchy.name.clone(), folder)).collect())
     }

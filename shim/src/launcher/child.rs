@@ -1,39 +1,61 @@
 //! The launcher's life: the only code that calls libcontainer.
+//!
+//! What a create and an exec do, in order, is in `create` and `exec`. Here is what both have: the request, the answer,
+//! and the executor, in which both end.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
-use hardened_lockdown::{self as lockdown, Failure, Payload};
-use hardened_sandbox::{LockdownPlan, Placement};
+use anyhow::{Context, Result, bail};
+use hardened_lockdown::{self as lockdown, Failure, Mechanism, Payload};
+use hardened_sandbox::{LockdownPlan, Namespaces, Placement};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use oci_spec::runtime::Spec;
 
-use super::mounts;
-use super::wire::{self, Answer, Task};
-use crate::cgroup::{CGROUP_ROOT, Cgroup, systemd_unit};
-use crate::sys;
+use super::wire::{self, Answer, Descriptor, Descriptors, Request, Task};
+use super::{create, exec};
+use crate::state;
+use crate::sys::{self, ignore};
+
+/// A process of the container, as the shim gets to know it.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// In the shim's pid namespace.
+    pub(super) pid: i32,
+    pub(super) process: OwnedFd,
+    pub(super) namespaces: Namespaces,
+    /// The container's Landlock ruleset, where this made it.
+    pub(super) ruleset: Option<OwnedFd>,
+    /// What is hidden from execs, with the image's links followed.
+    pub(super) hidden: Vec<PathBuf>,
+}
 
 /// Entry point. The shim's socket is standard input.
 pub(crate) fn main() -> ExitCode {
     let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
+    let mut descriptors = Descriptors::default();
     let answer = match run(&socket) {
-        Ok(pid) => Answer::Started { pid },
+        Ok(Made { pid, process, namespaces, ruleset, hidden }) => {
+            descriptors.insert(Descriptor::Process, process);
+            if let Some(ruleset) = ruleset {
+                descriptors.insert(Descriptor::Ruleset, ruleset);
+            }
+            Answer::Started { pid, namespaces, hidden, descriptors: descriptors.kinds() }
+        }
         Err(error) => Answer::Failed { message: format!("{error:#}") },
     };
     // With the shim gone there is nobody to tell.
-    if wire::answer(&socket, &answer).is_ok() && matches!(answer, Answer::Started { .. }) {
+    if wire::answer(&socket, &answer, &descriptors).is_ok() && matches!(answer, Answer::Started { .. }) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -57,120 +79,61 @@ fn take_socket() -> Result<UnixStream> {
     Ok(socket.into())
 }
 
-fn run(socket: &UnixStream) -> Result<i32> {
-    let (request, descriptors) = wire::receive(socket).context("the launcher's request")?;
-    let mut descriptors = descriptors.into_iter();
-    let status = descriptors.next().context("no status pipe")?;
-    let stdio: Vec<OwnedFd> = descriptors.collect();
-    // Held open to the end: the executor in the child uses it by number.
-    let executor = Sandboxed { plan: request.plan.clone(), status: status.as_raw_fd() };
-    let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-        .with_root_path(&request.runtime_root)
-        .context("libcontainer's state folder")?
-        .with_executor(executor)
-        .with_console_socket(request.console.as_ref());
-    let mut stdio = stdio.into_iter();
-    match (stdio.next(), stdio.next(), stdio.next()) {
-        (Some(stdin), Some(stdout), Some(stderr)) => {
-            builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
-        }
-        (None, ..) if request.console.is_some() => {}
-        _ => bail!("neither stdio nor a console"),
-    }
+fn run(socket: &UnixStream) -> Result<Made> {
+    let (request, mut descriptors) = wire::receive(socket).context("the launcher's request")?;
+    let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
+    // Held open to the end: the executor in the child uses them by number.
+    let status = descriptors.take(Descriptor::Status).context("no status pipe")?;
+    let executor = |placement: Placement| Sandboxed {
+        plan: request.plan.clone(),
+        placement,
+        status: status.as_raw_fd(),
+        ruleset: theirs.as_raw_fd(),
+    };
+    let stdio = Stdio::take(&request, &mut descriptors)?;
     match &request.task {
-        Task::Create { bundle, rootfs, mounts, volumes, users, root, loopback } => {
-            mounts::make_private()?;
-            if let Some(users) = users {
-                mounts::make_users(bundle, users)?;
-            }
-            mounts::mount_volumes(bundle, volumes)?;
-            mounts::mount_rootfs(bundle, rootfs, mounts)?;
-            mounts::make_directory(rootfs, &request.plan.cwd, *root);
-            let config = bundle.join("config.json");
-            let mut spec = Spec::load(&config).map_err(|e| anyhow!(chain(&e)))?;
-            if let Some(cgroup) = own_cgroup(&spec, &request.id) {
-                cgroup.make_legacy(&spec)?;
-                enter_cgroup(&cgroup)?;
-                // Set already; libcontainer would look for the cgroups that it cannot find.
-                if let Some(linux) = spec.linux_mut() {
-                    linux.set_resources(None);
-                }
-                spec.save(&config).map_err(|e| anyhow!(chain(&e)))?;
-            }
-            let cgroup = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).context("no cgroup")?;
-            let pid = create(builder, bundle, systemd_unit(cgroup).is_some())?;
-            Cgroup::new(cgroup, &request.id).confine_devices(&spec)?;
-            if *loopback {
-                sys::bring_loopback_up(pid).context("switch on the loopback interface")?;
-            }
-            if request.plan.memfd_noexec {
-                sys::refuse_executable_memfds(pid).context("set vm.memfd_noexec in the container's pid namespace")?;
-            }
-            Ok(pid)
+        Task::Create(task) => {
+            create::create(&request, task, &ours, |placement| stdio.builder(&request, executor(placement)))
         }
-        Task::Exec { process, cgroup, user_namespace_of } => {
-            mounts::make_private()?;
-            enter_cgroup(&Cgroup::new(cgroup, &request.id))?;
-            if let Some(init) = user_namespace_of {
-                // libcontainer joins each namespace of init but this one, and would leave a root
-                // of the host in the container. From here on this process is nobody there, but
-                // still owns what root of the host does: nobody must look into it.
-                prctl::set_dumpable(false).context("make the launcher non-dumpable")?;
-                sys::join_user_namespace(*init).context("join the container's user namespace")?;
-            }
-            exec(builder, process)
+        Task::Exec(task) => {
+            let init = descriptors.take(Descriptor::Init).context("no pidfd of init")?;
+            let ruleset = descriptors.take(Descriptor::Ruleset);
+            wire::hand_over(&ours, ruleset.as_ref()).context("hand over the ruleset")?;
+            let placement = Placement::of_exec(task.namespaces.clone());
+            let builder = stdio.builder(&request, executor(placement))?;
+            exec::exec(&request, task, &init, builder)
         }
     }
 }
 
-fn create(builder: ContainerBuilder, bundle: &Path, systemd: bool) -> Result<i32> {
-    let container = builder
-        .validate_id()
-        .context("container id")?
-        .as_init(bundle)
-        .with_systemd(systemd)
-        .build()
-        .map_err(|e| anyhow!(chain(&e)))?;
-    container.pid().map(|pid| pid.as_raw()).context("libcontainer reports no pid")
-}
+/// Pipes, or nothing where a console takes the terminal.
+struct Stdio(Option<[OwnedFd; 3]>);
 
-/// The container's v1 cgroup, where this process may make it instead of libcontainer: not where
-/// the spec mounts cgroups into the container, for which libcontainer must find them.
-fn own_cgroup(spec: &Spec, id: &str) -> Option<Cgroup> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let path = spec.linux().as_ref()?.cgroups_path().as_ref()?;
-    let mounted = mounts.iter().any(|m| m.typ().as_deref() == Some("cgroup"));
-    (!mounted && !Cgroup::is_unified()).then(|| Cgroup::new(path, id))
-}
+impl Stdio {
+    fn take(request: &Request, descriptors: &mut Descriptors) -> Result<Self> {
+        let mut take = |kind| descriptors.take(kind);
+        match (take(Descriptor::Stdin), take(Descriptor::Stdout), take(Descriptor::Stderr)) {
+            (Some(stdin), Some(stdout), Some(stderr)) => Ok(Self(Some([stdin, stdout, stderr]))),
+            (None, None, None) if request.console.is_some() => Ok(Self(None)),
+            _ => bail!("neither stdio nor a console"),
+        }
+    }
 
-/// Moves this process into the container's cgroup, and then has libcontainer find none. This
-/// process's mounts must be its own.
-///
-/// libcontainer would write a pid to `cgroup.procs` of each v1 hierarchy, for which the kernel
-/// stops all forks and waits for an RCU grace period each time: 23 of the 27 ms of an exec, measured
-/// with 8 hierarchies. A thread that moves only itself, by writing 0 to `tasks`, takes no such
-/// lock (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`); this process has one thread, and
-/// its children are born where it is. On v2 it would ask systemd, or change the parents' controllers.
-fn enter_cgroup(cgroup: &Cgroup) -> Result<()> {
-    cgroup.enter()?;
-    nix::mount::umount2(CGROUP_ROOT, nix::mount::MntFlags::MNT_DETACH).context("hide the cgroup mounts")?;
-    mount(Some("tmpfs"), CGROUP_ROOT, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).context("hide the cgroup mounts")
-}
-
-fn exec(builder: ContainerBuilder, process: &Path) -> Result<i32> {
-    let pid = builder
-        .validate_id()
-        .context("container id")?
-        .as_tenant()
-        .with_detach(true)
-        .with_process(Some(process))
-        .build()
-        .map_err(|e| anyhow!(chain(&e)))?;
-    Ok(pid.as_raw())
+    fn builder(self, request: &Request, executor: Sandboxed) -> Result<ContainerBuilder> {
+        let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+            .with_root_path(state::runtime_root(&request.state))
+            .context("libcontainer's state folder")?
+            .with_executor(executor)
+            .with_console_socket(request.console.as_ref());
+        Ok(match self.0 {
+            Some([stdin, stdout, stderr]) => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
+            None => builder,
+        })
+    }
 }
 
 /// An error and its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -187,25 +150,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 struct Sandboxed {
     plan: LockdownPlan,
+    placement: Placement,
     status: RawFd,
-}
-
-impl Sandboxed {
-    fn lock_down(&self, payload: Payload) -> Failure {
-        let prepare = || {
-            let mut plan = self.plan.clone();
-            let ruleset = plan.landlock.as_ref().map(lockdown::build_ruleset).transpose()?;
-            if let (Some(landlock), Some(exec)) = (&plan.landlock, &mut plan.exec) {
-                exec.hidden = lockdown::resolve_hidden(landlock)?;
-            }
-            let placement = Placement::of_exec(lockdown::own_namespaces()?);
-            Ok((plan, placement, ruleset))
-        };
-        match prepare() {
-            Ok((plan, placement, ruleset)) => lockdown::run(&plan, &placement, ruleset, payload),
-            Err(failure) => failure,
-        }
-    }
+    /// A socket on which the Landlock ruleset has come: of init it is made when the container's mounts are.
+    ruleset: RawFd,
 }
 
 impl Executor for Sandboxed {
@@ -216,15 +164,22 @@ impl Executor for Sandboxed {
             strings(process.and_then(|p| p.args().as_ref())),
             strings(process.and_then(|p| p.env().as_ref())),
         );
-        let failure = self.lock_down(payload);
+        let failure = match wire::take_over(&sys::adopt(self.ruleset)) {
+            Ok(ruleset) => lockdown::run(&self.plan, &self.placement, ruleset, payload),
+            Err(error) => Failure {
+                mechanism: Mechanism::Landlock,
+                step: "take the container's ruleset".to_owned(),
+                errno: error.raw_os_error().unwrap_or(0),
+            },
+        };
         let report = serde_json::to_vec(&failure).unwrap_or_default();
-        // A filter that does not even allow write leaves the exit status to tell.
-        drop(File::from(sys::adopt(self.status)).write_all(&report));
+        let written = File::from(sys::adopt(self.status)).write_all(&report);
+        ignore(written, "a filter that does not even allow write leaves the exit status to tell");
         lockdown::exit(255)
     }
 
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        // The decision was made on the very spec that libcontainer was given.
+        // The decision was made on what this very spec was written from.
         Ok(())
     }
 

@@ -4,36 +4,61 @@
 //! deadlocks in a process with threads. So the shim never calls it; it hands the hardened spec,
 //! the lock-down plan and the stdio descriptors to a fresh process and reads one answer.
 
+mod cgroup;
 pub(crate) mod child;
-pub(crate) mod mounts;
+mod create;
+mod destinations;
+mod exec;
+mod jail;
+mod namespaces;
 mod program;
+mod rootfs;
+mod stage;
+mod volumes;
 pub(crate) mod wire;
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use hardened_lockdown::Failure;
-use tokio::io::AsyncReadExt;
+use hardened_sandbox::Namespaces;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
-use self::wire::{Answer, MAX_FRAME_BYTES, Request};
+use self::wire::{Answer, Descriptor, Descriptors, MAX_FRAME_BYTES, Request};
 use crate::reaper::{Exit, Reaper};
-use crate::sys;
+use crate::sys::{self, ignore};
 
 /// First argument of a launcher.
 pub(crate) const ARGUMENT: &str = "launch";
+
+/// How long a launcher may take. It waits for nothing of the image or of the container, but for CPU time, storage,
+/// systemd and the node's hooks; and for ever in a cgroup that somebody freezes. The kubelet waits two minutes for a
+/// create (`--runtime-request-timeout`), and tells of this error only if it comes sooner.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A process of the container that exists and is locked down, or will be before it executes.
 #[derive(Debug)]
 pub(crate) struct Launched {
     /// Pid in the shim's pid namespace.
     pub(crate) pid: i32,
+    /// The process: its pid can belong to another when it has ended.
+    pub(crate) process: OwnedFd,
+    /// What it was made in.
+    pub(crate) namespaces: Namespaces,
+    /// The container's Landlock ruleset, where it has one and this is its init.
+    pub(crate) ruleset: Option<OwnedFd>,
+    /// What is hidden from execs of the container, with the image's links followed.
+    pub(crate) hidden: Vec<PathBuf>,
     /// Ends when the payload executes; carries a [`Failure`] when it could not.
     pub(crate) status: OwnedFd,
     /// Its end, which may have come already.
@@ -42,16 +67,19 @@ pub(crate) struct Launched {
 
 /// Runs a launcher to its answer.
 ///
-/// `stdio` is absent for a terminal, whose console comes through the request's socket.
+/// `descriptors` are those of the request but the status pipe. No stdio among them stands for a terminal, whose
+/// console comes through the request's socket.
 pub(crate) async fn launch(
     program: &Program,
     reaper: &Reaper,
     tag: &str,
-    request: &Request,
-    stdio: Option<[OwnedFd; 3]>,
+    mut request: Request,
+    mut descriptors: Descriptors,
 ) -> Result<Launched> {
     let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
     let (status, status_writer) = std::io::pipe().context("make a status pipe")?;
+    descriptors.insert(Descriptor::Status, status_writer.into());
+    request.descriptors = descriptors.kinds();
     // Exits are kept for whoever asks later: init may end before its pid is known here.
     let _launching = reaper.launching();
     let child = Command::new(program.path())
@@ -62,42 +90,77 @@ pub(crate) async fn launch(
         .stderr(Stdio::null())
         .spawn()
         .context("start a launcher")?;
-    let launcher = reaper.watch(i32::try_from(child.id()).context("pid of the launcher")?);
-
-    let mut descriptors = vec![OwnedFd::from(status_writer)];
-    descriptors.extend(stdio.into_iter().flatten());
-    wire::send(&ours, request, &descriptors).context("send the launcher its request")?;
-    drop(descriptors);
-
-    ours.set_nonblocking(true).context("set the launcher's socket non-blocking")?;
-    let mut socket = UnixStream::from_std(ours).context("register the launcher's socket")?;
-    // One message, not to the end of file: init holds the other end too, until it executes.
-    let answer = tokio::select! {
-        biased;
-        answer = receive(&mut socket) => answer?,
-        exit = launcher => {
-            // It may have answered and ended at once.
-            match tokio::time::timeout(std::time::Duration::from_millis(50), receive(&mut socket)).await {
-                Ok(answer) => answer?,
-                Err(_) => return Err(anyhow!("the launcher ended without an answer (status {})", exit.map_or(255, |e| e.status))),
-            }
+    let pid = i32::try_from(child.id()).context("pid of the launcher")?;
+    // Nothing has waited for it yet: the reaper is a task of this same thread.
+    let process = sys::pidfd(pid).context("open the launcher's pidfd")?;
+    let exit = reaper.watch(pid);
+    let answered = async {
+        ours.set_nonblocking(true).context("set the launcher's socket non-blocking")?;
+        let mut socket = UnixStream::from_std(ours).context("register the launcher's socket")?;
+        send(&mut socket, &request, descriptors).await.context("send the launcher its request")?;
+        answer_or_exit(&mut socket, exit).await
+    };
+    let answer = match tokio::time::timeout(ANSWER, answered).await {
+        Ok(answer) => answer,
+        Err(_) => Err(anyhow!("the launcher did not answer within {} seconds", ANSWER.as_secs())),
+    };
+    let (answer, received) = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may have ended, which is the error then");
+            end_all(|found| found == tag).context(error.to_string())?;
+            return Err(error);
         }
     };
     match answer {
-        // Watched before `_launching` ends, and with it the memory of exits that nobody watches.
-        Answer::Started { pid } => Ok(Launched { pid, status: status.into(), exit: reaper.watch(pid) }),
+        Answer::Started { pid, namespaces, hidden, descriptors } => {
+            let mut received = Descriptors::new(&descriptors, received)?;
+            Ok(Launched {
+                pid,
+                process: received.take(Descriptor::Process).context("the launcher sent no pidfd")?,
+                namespaces,
+                ruleset: received.take(Descriptor::Ruleset),
+                hidden,
+                status: status.into(),
+                // Watched before `_launching` ends, and with it the memory of exits that nobody watches.
+                exit: reaper.watch(pid),
+            })
+        }
         Answer::Failed { message } => Err(anyhow!(message)),
     }
 }
 
-async fn receive(socket: &mut UnixStream) -> Result<Answer> {
-    let length = socket.read_u32_le().await.context("the launcher ended without an answer")?;
-    if length > MAX_FRAME_BYTES {
-        return Err(anyhow!("the launcher answered {length} bytes; at most {MAX_FRAME_BYTES} are read"));
+async fn send(socket: &mut UnixStream, request: &Request, descriptors: Descriptors) -> Result<()> {
+    let frame = wire::frame(request)?;
+    let sent = socket.async_io(Interest::WRITABLE, || wire::send_first(&*socket, &frame, &descriptors)).await?;
+    socket.write_all(frame.get(sent..).unwrap_or_default()).await?;
+    Ok(())
+}
+
+async fn answer_or_exit(
+    socket: &mut UnixStream,
+    exit: oneshot::Receiver<Exit>,
+) -> Result<(Answer, Vec<OwnedFd>)> {
+    // One message, not to the end of file: init holds the other end too, until it executes.
+    tokio::select! {
+        biased;
+        answer = receive(socket) => answer,
+        exit = exit => {
+            // It may have answered and ended at once.
+            match tokio::time::timeout(Duration::from_millis(50), receive(socket)).await {
+                Ok(answer) => answer,
+                Err(_) => bail!("the launcher ended without an answer (status {})", exit.map_or(255, |e| e.status)),
+            }
+        }
     }
-    let mut frame = vec![0; length as usize];
-    socket.read_exact(&mut frame).await.context("read the launcher's answer")?;
-    serde_json::from_slice(&frame).context("decode the launcher's answer")
+}
+
+async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
+    let first = socket.async_io(Interest::READABLE, || wire::receive_first(&*socket)).await;
+    let (length, descriptors) = first.context("the launcher ended without an answer")?;
+    let mut body = vec![0; length];
+    socket.read_exact(&mut body).await.context("read the launcher's answer")?;
+    Ok((serde_json::from_slice(&body).context("decode the launcher's answer")?, descriptors))
 }
 
 /// Waits until the payload executes.
@@ -115,29 +178,49 @@ pub(crate) async fn executed(status: OwnedFd) -> Result<()> {
     Err(failure.into())
 }
 
-/// What `ps` shows of the launchers of a container, and what [`end_strays`] knows them by.
-pub(crate) fn tag(namespace: &str, id: &str) -> String {
-    format!("{namespace}/{id}")
+/// What `ps` shows of the launcher of a container or of an exec, and what strays are known by.
+pub(crate) fn tag(namespace: &str, id: &str, exec_id: Option<&str>) -> String {
+    let container = format!("{namespace}/{id}");
+    exec_id.map_or_else(|| container.clone(), |exec| format!("{container}/{exec}"))
 }
 
-/// Kills what a launcher that was killed itself left half-way: its children, before they became
-/// the container's init. They would make the container's cgroup anew.
-///
-/// A container's process can call itself the same, and is killed with its container.
+/// Kills what launchers of a container left half-way that were killed themselves: their children, before they became
+/// processes of the container. They would make the container's cgroup anew.
 pub(crate) fn end_strays(namespace: &str, id: &str) -> Result<()> {
-    let wanted = format!("{ARGUMENT}\0{}\0", tag(namespace, id));
-    for entry in std::fs::read_dir("/proc").context("list /proc")?.flatten() {
+    let container = tag(namespace, id, None);
+    // No id has a slash in it.
+    end_all(|found| found.strip_prefix(&container).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Kills all launchers, and children of launchers that still run this program, whose tag is wanted.
+///
+/// Others can call themselves the same, but run another program.
+fn end_all(wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let own = std::fs::metadata("/proc/self/exe").context("look at this program")?;
+    for entry in std::fs::read_dir("/proc").context("list /proc")? {
+        let entry = entry.context("list /proc")?;
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        // Before the look at it, so that both are of one process.
+        // Before the look at it, so that both are of one process. What fails from here on has just ended, or is a
+        // kernel's thread: no launcher.
         let Ok(process) = sys::pidfd(pid) else { continue };
         let Ok(file) = File::open(entry.path().join("cmdline")) else { continue };
         let line = read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
-        if line.ends_with(wanted.as_bytes()) {
-            // It may just have ended.
-            drop(sys::pidfd_signal(&process, libc::SIGKILL));
+        let Some(tag) = tag_in(&line).filter(|tag| wanted(tag)) else { continue };
+        let Ok(program) = std::fs::metadata(entry.path().join("exe")) else { continue };
+        if (program.dev(), program.ino()) == (own.dev(), own.ino()) {
+            log::warn!("{tag}: kill process {pid}, which its launcher left behind");
+            ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may just have ended");
         }
     }
     Ok(())
+}
+
+/// The tag in a launcher's command line.
+fn tag_in(line: &[u8]) -> Option<&str> {
+    let mut arguments = line.strip_suffix(b"\0")?.split(|byte| *byte == 0).skip(1);
+    let (first, tag) = (arguments.next()?, arguments.next()?);
+    let launcher = first == ARGUMENT.as_bytes() && arguments.next().is_none();
+    launcher.then(|| std::str::from_utf8(tag).ok()).flatten()
 }
 
 /// A launcher's command line is far shorter; others are not read to their ends.
@@ -151,4 +234,18 @@ pub(crate) fn read_bounded(file: File, most: u64) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other(format!("is larger than {most} bytes")));
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_are_known_by_their_command_line() {
+        assert_eq!(tag_in(b"/proc/self/fd/9\0launch\0k8s.io/a\0"), Some("k8s.io/a"));
+        assert_eq!(tag_in(format!("x\0launch\0{}\0", tag("n", "c", Some("e"))).as_bytes()), Some("n/c/e"));
+        for other in [&b"sh\0launch\0"[..], b"sh\0-c\0launch\0n/c\0", b"sh\0launch\0n/c\0more\0", b"", b"\0"] {
+            assert_eq!(tag_in(other), None);
+        }
+    }
 }

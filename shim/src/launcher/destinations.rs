@@ -1,0 +1,184 @@
+//! Where the mounts of a container go: the image's links on the way are followed here, inside of the image, since in
+//! the jail nobody follows them. Where there is none left, nothing leads anywhere else.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use hardened_sandbox::bundle::Mount;
+
+use super::volumes::Staged;
+use crate::sys;
+
+/// Links on one path, as many as the kernel follows: path_resolution(7).
+const MAX_LINKS: u32 = 40;
+
+/// What is mounted where, so far.
+struct Mounted<'a> {
+    at: PathBuf,
+    /// A file system of the host's; one that libcontainer makes is empty.
+    volume: Option<&'a OwnedFd>,
+}
+
+/// Rewrites the destinations of mounts so that no part of them is a link of the image.
+///
+/// # Errors
+/// A link of a volume is on the way: the volume's other users could change it at any time.
+pub(super) fn resolve(root: &OwnedFd, volumes: &[Staged], mounts: &mut [Mount]) -> Result<()> {
+    let mut mounted: Vec<Mounted<'_>> = Vec::new();
+    for (number, mount) in mounts.iter_mut().enumerate() {
+        let at = resolve_one(root, &mounted, &mount.destination)
+            .with_context(|| format!("mount at {}", mount.destination.display()))?;
+        if at == Path::new("/") {
+            bail!("mount at {}: it leads to the root file system itself", mount.destination.display());
+        }
+        mount.destination.clone_from(&at);
+        let volume = volumes.iter().find(|volume| volume.number == number).map(|volume| &volume.root);
+        mounted.push(Mounted { at, volume });
+    }
+    Ok(())
+}
+
+fn resolve_one(root: &OwnedFd, mounted: &[Mounted<'_>], destination: &Path) -> Result<PathBuf> {
+    let mut real = PathBuf::from("/");
+    let mut rest = names(destination);
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            real.pop();
+            continue;
+        }
+        // The last that was mounted on the way hides the others.
+        let over = mounted.iter().rev().find(|mount| real.starts_with(&mount.at));
+        let next = real.join(&name);
+        let (tree, path) = match over {
+            None => (root, next.as_path()),
+            Some(Mounted { at, volume: Some(volume) }) => (*volume, next.strip_prefix(at).unwrap_or(&next)),
+            Some(Mounted { volume: None, .. }) => {
+                real = next;
+                continue;
+            }
+        };
+        let found = match sys::open_path_in_root(tree, path) {
+            Ok(found) => found,
+            // It is made.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                real = next;
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("open {}", next.display())),
+        };
+        if !File::from(found.try_clone()?).metadata().context("look at it")?.is_symlink() {
+            real = next;
+            continue;
+        }
+        if over.is_some() {
+            bail!(
+                "{} is a symbolic link inside of a volume, which may change at any time; mount it at the place that \
+                 the link leads to",
+                next.display()
+            );
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            bail!("too many symbolic links on the way");
+        }
+        let target = sys::read_link(&found).with_context(|| format!("read the link {}", next.display()))?;
+        if target.is_absolute() {
+            real = PathBuf::from("/");
+        }
+        for name in names(&target).into_iter().rev() {
+            rest.push_front(name);
+        }
+    }
+    Ok(real)
+}
+
+fn names(path: &Path) -> VecDeque<OsString> {
+    let name = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsStr::from_bytes(b"..").to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use hardened_sandbox::bundle::{FileId, MountFlags, MountKind};
+
+    use super::*;
+
+    fn mount(destination: &str) -> Mount {
+        Mount {
+            destination: destination.into(),
+            kind: MountKind::Sysfs,
+            flags: MountFlags::EMPTY,
+            recursive_flags: MountFlags::EMPTY,
+        }
+    }
+
+    #[test]
+    fn links_of_the_image_are_followed_inside_of_it_and_missing_tails_are_kept() {
+        let image = tempfile::tempdir().unwrap();
+        let at = |name: &str| image.path().join(name);
+        fs::create_dir_all(at("real/deep")).unwrap();
+        fs::create_dir(at("dev")).unwrap();
+        for (target, link) in [
+            ("/real", "absolute"),
+            ("../absolute/deep", "real/up"),
+            ("../../../../etc", "outside"),
+            ("nowhere/x", "broken"),
+            ("/run/shm", "dev/shm"),
+            ("loop", "loop"),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        let root = sys::open_path(image.path()).unwrap();
+        for (asked, found) in [
+            ("/real/deep", "/real/deep"),
+            ("/absolute/up/x", "/real/deep/x"),
+            ("/outside/hosts", "/etc/hosts"),
+            ("/broken/y", "/nowhere/x/y"),
+            ("/dev/shm", "/run/shm"),
+        ] {
+            assert_eq!(resolve_one(&root, &[], Path::new(asked)).unwrap(), Path::new(found), "{asked}");
+        }
+        assert!(resolve_one(&root, &[], Path::new("/loop/x")).is_err());
+        // What libcontainer mounts there hides the image's link.
+        let mut mounts = [mount("/dev"), mount("/dev/shm"), mount("/absolute/deep")];
+        resolve(&root, &[], &mut mounts).unwrap();
+        assert_eq!(mounts.map(|m| m.destination), ["/dev", "/dev/shm", "/real/deep"].map(PathBuf::from));
+        symlink("/", at("top")).unwrap();
+        assert!(resolve(&root, &[], &mut [mount("/top")]).is_err());
+    }
+
+    #[test]
+    fn a_link_inside_of_a_volume_is_not_followed() {
+        let (image, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(volume.path().join("plain")).unwrap();
+        symlink("/etc", volume.path().join("link")).unwrap();
+        let open = |path: &Path| sys::open_path(path).unwrap();
+        let staged = Staged {
+            number: 0,
+            place: "/unused".into(),
+            root: open(volume.path()),
+            file: FileId { device: 0, inode: 0 },
+            follows_no_links: false,
+        };
+        let root = open(image.path());
+        let mut mounts = [mount("/v"), mount("/v/plain/x")];
+        resolve(&root, std::slice::from_ref(&staged), &mut mounts).unwrap();
+        assert_eq!(mounts[1].destination, Path::new("/v/plain/x"));
+        let error = resolve(&root, &[staged], &mut [mount("/v"), mount("/v/link/x")]).unwrap_err();
+        assert!(format!("{error:#}").contains("/v/link is a symbolic link inside of a volume"), "{error:#}");
+    }
+}

@@ -1,0 +1,55 @@
+//! An exec: one more process in a container, in order.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use libcontainer::container::builder::ContainerBuilder;
+use nix::sys::prctl;
+
+use super::child::{Made, chain};
+use super::wire::{Exec, Request};
+use super::{cgroup, namespaces};
+use crate::cgroup::Cgroup;
+use crate::state::StateDir;
+use crate::sys;
+
+/// Runs the process. libcontainer joins init's namespaces by a pid number, which may be another process's by now: the
+/// lock-down compares where it is with what init was made in, before anything of the image runs.
+///
+/// There is no jail: until it is in the container's root, no path of the image is followed.
+pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: ContainerBuilder) -> Result<Made> {
+    namespaces::leave_the_hosts_mounts()?;
+    let state = StateDir::open(&request.state)?;
+    let file = format!("exec-{}.json", task.exec_id);
+    let process = task.process.to_oci().context("convert the process")?;
+    state.write(&file, &process)?;
+    let result = run(request, task, init, &request.state.join(&file), builder);
+    state.remove_file(&file)?;
+    result
+}
+
+fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: ContainerBuilder) -> Result<Made> {
+    // From here on its limits hold for what this process does, too.
+    Cgroup::new(&request.cgroup, &request.namespace, &request.id).enter()?;
+    cgroup::hide()?;
+    if task.user_namespace {
+        // libcontainer joins each namespace of init but this one, and would leave a root of the host in the
+        // container. From here on this process is nobody there, but still owns what root of the host does: nobody
+        // must look into it.
+        prctl::set_dumpable(false).context("make the launcher non-dumpable")?;
+        sys::join_namespace(init, libc::CLONE_NEWUSER).context("join the container's user namespace")?;
+    }
+    let pid = builder
+        .validate_id()
+        .context("container id")?
+        .as_tenant()
+        .with_detach(true)
+        .with_process(Some(process))
+        .build()
+        .map_err(|e| anyhow!(chain(&e)))?
+        .as_raw();
+    // A child that nobody has waited for.
+    let process = sys::pidfd(pid).context("open the process's pidfd")?;
+    Ok(Made { pid, process, namespaces: task.namespaces.clone(), ruleset: None, hidden: Vec::new() })
+}

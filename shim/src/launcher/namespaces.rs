@@ -1,0 +1,75 @@
+//! Namespaces: the launcher's own mounts, those that a container joins, and which ones a process is in.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use hardened_sandbox::bundle::{Bundle, JoinedNamespace, NamespaceKind};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+use super::rootfs::user_namespace;
+use super::stage::Stage;
+use super::volumes::{file_id, lines};
+use crate::sys;
+
+/// Gives this process a mount namespace of its own: from here on nothing that it mounts is mounted on the host.
+pub(super) fn leave_the_hosts_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
+    // Slave: volumes with HostToContainer propagation still see what the host mounts later.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .context("cut the launcher's mounts off from the host's")
+}
+
+/// Stages the namespaces that the container joins, and the user namespace that is made for it. Each is the one that
+/// was judged; no path of the host leads there later.
+pub(super) fn stage(stage: &Stage, bundle: &Bundle) -> Result<HashMap<NamespaceKind, PathBuf>> {
+    let mut staged = HashMap::new();
+    for namespace in &bundle.namespaces {
+        let kind = namespace.kind.file_name();
+        let file = match &namespace.joins {
+            Some(joined) => {
+                open(joined).with_context(|| format!("{kind} namespace {}", joined.path.display()))?
+            }
+            // libcontainer would have it made by other programs, and refuse groups at an exec.
+            None if namespace.kind == NamespaceKind::User => {
+                let mappings = bundle.id_mappings.as_ref().context("a user namespace without mappings of ids")?;
+                user_namespace(&lines(&mappings.uids), &lines(&mappings.gids))?
+            }
+            None => continue,
+        };
+        let copy = sys::clone_mount(&file, false).with_context(|| format!("copy the mount of the {kind} namespace"))?;
+        staged.insert(namespace.kind, stage.attach(&copy, &format!("ns.{kind}"))?);
+    }
+    Ok(staged)
+}
+
+/// Opens the namespace that was judged. Its path is a magic link as a rule.
+fn open(joined: &JoinedNamespace) -> Result<OwnedFd> {
+    let file = sys::open_path(&joined.path).context("open it")?;
+    if fstatfs(&file).context("look at its file system")?.filesystem_type() != NSFS_MAGIC {
+        bail!("it is no namespace");
+    }
+    if file_id(&file)? != joined.file {
+        bail!("it is another namespace than the one that was judged");
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_told_from_another_and_from_a_file() {
+        let own = hardened_lockdown::own_namespaces().unwrap();
+        let joined = |path: &str, kind| JoinedNamespace { path: path.into(), file: own[&kind] };
+        open(&joined("/proc/self/ns/net", NamespaceKind::Network)).unwrap();
+        let other = open(&joined("/proc/self/ns/net", NamespaceKind::Uts)).unwrap_err();
+        assert!(other.to_string().contains("another namespace"), "{other}");
+        let file = open(&joined("/etc/passwd", NamespaceKind::Network)).unwrap_err();
+        assert!(file.to_string().contains("no namespace"), "{file}");
+    }
+}

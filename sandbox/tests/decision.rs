@@ -45,7 +45,6 @@ fn places(admission: &Admission) -> Places {
             .filter(|n| n.joins.is_some())
             .map(|n| (n.kind, format!("/ns/{}", n.kind.file_name()).into()))
             .collect(),
-        destinations: bundle.mounts.iter().map(|mount| mount.destination.clone()).collect(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Create, from top to bottom: read, decide, write the hardened bundle, launch.
+//! Create, from top to bottom: parse, observe, decide, launch. The container is locked down at its start.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,20 @@ use containerd_shim_protos::api::{CreateTaskRequest, Mount};
 use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use hardened_sandbox::bundle::{Bundle, CgroupPath};
-use hardened_sandbox::{Admission, KernelSupport, decide};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use hardened_sandbox::bundle::{self, CgroupPath, NamespaceKind};
+use hardened_sandbox::{Admission, KernelSupport, Request, decide};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
 use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED};
 use crate::fault::{Fault, Result};
-use crate::launcher::wire::{Descriptor, Descriptors, Request, RootfsMount, Task};
+use crate::launcher::wire::{self, Descriptor, Descriptors, RootfsMount, Task};
 use crate::launcher::{self, Launched};
 use crate::process::Process;
 use crate::service::Shim;
 use crate::state::{self, InitRecord, Record, StateDir};
 use crate::stdio::{Console, Io, Streams, await_readers};
-use crate::{id, observe, runtime_options, staging, sys};
+use crate::{id, observe, runtime_options, sys};
 
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
@@ -41,17 +40,14 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
             "hardened: restoring from a checkpoint is not supported",
         ));
     }
-    let bundle = Path::new(&request.bundle);
-    let mut spec = read_spec(bundle)?;
-    let mut facts = observe::facts(&spec, &request.id)?;
-    place(&mut spec, bundle, &shim.namespace, &request.id)?;
-
+    let asked = Request::from_json(&read_config(Path::new(&request.bundle))?)?;
     // Read anew each time: a change is for the containers that come after it.
     let policy = runtime_options::load(request.options.as_ref())?;
-    observe::look_at_paths(&mut facts, &spec, &policy)?;
+    let observed = observe::observe(&asked, &policy, &shim.namespace, &request.id)?;
     // Profiles of AppArmor may have been loaded since.
-    let host = KernelSupport { apparmor: hardened_node::apparmor(), ..shim.host.clone() };
-    let admission = decide(spec, &policy, &host, &facts)?;
+    let kernel = KernelSupport { apparmor: hardened_node::apparmor(), ..shim.kernel.clone() };
+    let admission = decide(&asked, &policy, &kernel, &observed)?;
+    check_cgroup_driver(&admission.bundle().cgroup)?;
     drop(policy);
     log::info!("container {}: admitted by {}", request.id, admission.by());
     for note in admission.notes() {
@@ -63,8 +59,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     if admission.user_namespace().is_some() {
         state.let_through()?;
     }
-    let made = staging::bundle(&admission)?;
-    let cgroup = Cgroup::new(&made.cgroup, &shim.namespace, &request.id);
+    let cgroup = Cgroup::new(&admission.bundle().cgroup, &shim.namespace, &request.id);
     // For `delete`, if this shim is gone a moment later.
     state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init: None })?;
     state.write("admission.json", &admission.summary())?;
@@ -75,7 +70,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         terminal: request.terminal,
     };
     let launched = async {
-        let (launched, io) = launch(shim, &request, &admission, made, &state, &streams).await?;
+        let (launched, io) = launch(shim, &request, &admission, &state, &streams).await?;
         let start_time = state::start_time(launched.pid, &launched.process)?;
         let init = Some(InitRecord { pid: launched.pid, start_time });
         state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init })?;
@@ -92,7 +87,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let init = Arc::new(Process::new(String::new(), streams));
     init.launched(launched.pid, launched.process, io);
     let made = Made { namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
-    let own_pid_namespace = makes(admission.spec(), LinuxNamespaceType::Pid);
+    let own_pid_namespace = admission.bundle().makes(NamespaceKind::Pid);
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),
@@ -151,58 +146,36 @@ fn risk(container: &Container, lost: Option<String>) -> ContainerUpdate {
     }
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec> {
+fn read_config(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
     let show = path.display();
     let file = File::open(&path).map_err(|e| Fault::invalid(format!("hardened: open {show}: {e}")))?;
-    let text = launcher::read_bounded(file, MAX_CONFIG_BYTES)
-        .map_err(|e| Fault::invalid(format!("hardened: read {show}: {e}")))?;
-    serde_json::from_slice(&text).map_err(|e| Fault::invalid(format!("hardened: {show} is not an OCI spec: {e}")))
+    launcher::read_bounded(file, MAX_CONFIG_BYTES).map_err(|e| Fault::invalid(format!("hardened: read {show}: {e}")))
 }
 
-/// Makes the paths of the spec absolute, and gives it a cgroup where it names none.
-fn place(spec: &mut Spec, bundle: &Path, namespace: &str, id: &str) -> Result<()> {
-    let Some(mut root) = spec.root().clone() else {
-        return Err(Fault::invalid("hardened: config.json: root: missing; expected the root file system's path"));
+/// Refuses a cgroup of systemd's where systemd cannot be asked for it.
+fn check_cgroup_driver(path: &CgroupPath) -> Result<()> {
+    let CgroupPath::Unit { .. } = path else { return Ok(()) };
+    let refuse = |needs: &str| {
+        Err(Fault::state(format!(
+            "hardened: config.json: linux.cgroupsPath {path}: the systemd cgroup driver needs {needs}, or use the \
+             cgroupfs driver on this node"
+        )))
     };
-    root.set_path(bundle.join(root.path()));
-    spec.set_root(Some(root));
-    if let Some(mut linux) = spec.linux().clone() {
-        let path = linux.cgroups_path().clone().unwrap_or_else(|| PathBuf::from(format!("/{namespace}/{id}")));
-        let text = path.display().to_string();
-        let parsed = CgroupPath::parse(&text)
-            .map_err(|problem| Fault::invalid(format!("hardened: config.json: linux.cgroupsPath {problem}")))?;
-        let systemd = matches!(parsed, CgroupPath::Unit { .. });
-        if systemd && !Cgroup::is_unified() {
-            return Err(Fault::state(format!(
-                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver needs cgroup v2; use the \
-                 cgroupfs driver on this node"
-            )));
-        }
-        // libcgroups would ask systemd by its private socket then, and wait for ever.
-        if systemd && !Path::new(SYSTEM_BUS).exists() {
-            return Err(Fault::state(format!(
-                "hardened: config.json: linux.cgroupsPath {text}: the systemd cgroup driver needs D-Bus at \
-                 {SYSTEM_BUS}; install dbus, or use the cgroupfs driver on this node"
-            )));
-        }
-        linux.set_cgroups_path(Some(path));
-        spec.set_linux(Some(linux));
+    if !Cgroup::is_unified() {
+        return refuse("cgroup v2: boot with it");
+    }
+    // libcgroups would ask systemd by its private socket then, and wait for ever.
+    if !Path::new(SYSTEM_BUS).exists() {
+        return refuse(&format!("D-Bus at {SYSTEM_BUS}: install dbus"));
     }
     Ok(())
-}
-
-/// Whether the container gets a namespace of its own, rather than joins one.
-fn makes(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-    namespaces.into_iter().flatten().any(|n| n.typ() == kind && n.path().is_none())
 }
 
 async fn launch(
     shim: &Shim,
     request: &CreateTaskRequest,
     admission: &Admission,
-    bundle: Bundle,
     state: &StateDir,
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
@@ -211,42 +184,38 @@ async fn launch(
         source: m.source.clone(),
         options: m.options.clone(),
     };
-    let plan = admission.plan();
-    let cgroup = bundle.cgroup.clone();
-    let task = launcher::wire::Create {
-        bundle,
+    let bundle = admission.bundle();
+    let task = wire::Create {
+        bundle: bundle.clone(),
         folder: PathBuf::from(&request.bundle),
         rootfs: request.rootfs.iter().map(mount).collect(),
-        files_label: plan.files_label.clone(),
-        memfd_noexec: plan.memfd_noexec,
         root: admission.user_namespace().map_or((0, 0), |namespace| namespace.root()),
     };
-    let message = Request {
+    let message = wire::Request {
         task: Task::Create(Box::new(task)),
         namespace: shim.namespace.clone(),
         id: request.id.clone(),
         state: state.path().to_owned(),
-        cgroup,
-        plan: plan.clone(),
+        cgroup: bundle.cgroup.clone(),
+        plan: admission.plan().clone(),
         console: None,
         descriptors: Vec::new(),
     };
     let tag = launcher::tag(&shim.namespace, &request.id, None);
-    let process = admission.spec().process().as_ref();
-    launch_with_streams(shim, message, &tag, Descriptors::default(), streams, admission, process).await
+    launch_with_streams(shim, message, &tag, Descriptors::default(), streams, admission, &bundle.process).await
 }
 
 /// Runs a launcher for a process with its streams: pipes, or a terminal.
 pub(crate) async fn launch_with_streams(
     shim: &Shim,
-    mut message: Request,
+    mut message: wire::Request,
     tag: &str,
     mut descriptors: Descriptors,
     streams: &Streams,
     admission: &Admission,
-    process: Option<&oci_spec::runtime::Process>,
+    process: &bundle::Process,
 ) -> Result<(Launched, Io)> {
-    let (uid, gid) = process.map(|p| (p.user().uid(), p.user().gid())).unwrap_or_default();
+    let (uid, gid) = (process.user.uid, process.user.gid);
     let (uid, gid) = admission.user_namespace().map_or((uid, gid), |namespace| namespace.host_user(uid, gid));
     let _readers = await_readers(streams).await;
     if !streams.terminal {
@@ -264,10 +233,8 @@ pub(crate) async fn launch_with_streams(
     let terminal = async {
         let master = console.receive().await?;
         sys::give_terminal(&master, uid).context("give the terminal to the process's user")?;
-        if let Some(size) = process.and_then(oci_spec::runtime::Process::console_size) {
-            let cell = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-            sys::set_window_size(&master, cell(size.height()), cell(size.width()))
-                .context("set the terminal's size")?;
+        if let Some((rows, columns)) = process.console_size {
+            sys::set_window_size(&master, rows, columns).context("set the terminal's size")?;
         }
         Ok::<_, Fault>(master)
     };

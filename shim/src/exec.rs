@@ -5,8 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use containerd_shim_protos::api::ExecProcessRequest;
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
-use hardened_sandbox::ExecAdmission;
-use oci_spec::runtime;
+use hardened_sandbox::{ExecAdmission, ProcessRequest};
 
 use crate::container::Container;
 use crate::create::launch_with_streams;
@@ -17,7 +16,6 @@ use crate::launcher::wire::{Descriptor, Descriptors, Request, Task};
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
 use crate::service::Shim;
-use crate::staging;
 use crate::stdio::Streams;
 use crate::sys::ignore;
 
@@ -34,9 +32,8 @@ pub(crate) fn add(shim: &Shim, container: &Arc<Container>, request: ExecProcessR
     if text.len() > MAX_PROCESS_BYTES {
         return Err(Fault::invalid(format!("exec spec of {} bytes; at most {MAX_PROCESS_BYTES} are read", text.len())));
     }
-    let process: runtime::Process = serde_json::from_slice(text)
-        .map_err(|e| Fault::invalid(format!("hardened: exec {} is not an OCI process: {e}", request.exec_id)))?;
-    let admission = container.admission.decide_exec(process)?;
+    let asked = ProcessRequest::of_exec(text, container.admission.identity())?;
+    let admission = container.admission.decide_exec(&asked)?;
     for note in admission.notes() {
         log::info!("container {}, exec {}: {note}", container.id, request.exec_id);
     }
@@ -96,7 +93,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         restriction.hidden.clone_from(&container.made.hidden);
     }
     let task = launcher::wire::Exec {
-        process: staging::process(admission.process(), &plan),
+        process: admission.process().clone(),
         exec_id: process.exec_id.clone(),
         user_namespace: container.admission.user_namespace().is_some(),
         namespaces: container.made.namespaces.clone(),
@@ -125,7 +122,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         descriptors,
         &process.streams,
         &container.admission,
-        Some(admission.process()),
+        admission.process(),
     )
     .await;
     drop(launching);

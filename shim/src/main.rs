@@ -26,7 +26,6 @@ mod reaper;
 mod runtime_options;
 mod server;
 mod service;
-mod staging;
 mod start;
 mod state;
 mod stdio;

@@ -33,7 +33,7 @@ use crate::{create, exec, metrics, sys};
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) namespace: String,
-    pub(crate) host: KernelSupport,
+    pub(crate) kernel: KernelSupport,
     pub(crate) program: Program,
     pub(crate) reaper: Reaper,
     pub(crate) publisher: Publisher,
@@ -56,14 +56,14 @@ struct Tables {
 impl Shim {
     pub(crate) fn new(
         namespace: String,
-        host: KernelSupport,
+        kernel: KernelSupport,
         program: Program,
         reaper: Reaper,
         publisher: Publisher,
     ) -> Self {
         Self {
             namespace,
-            host,
+            kernel,
             program,
             reaper,
             publisher,

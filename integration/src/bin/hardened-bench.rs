@@ -238,7 +238,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     let arch = Arch::native().context("an architecture that we know")?;
     let policy = Policy::built_in(arch);
     let begin = Instant::now();
-    let admission = decide(spec, &policy, &probe(), &Observations::default())?;
+    let admission = judge(&spec, &policy, &probe(), &Observations::none(None))?;
     let decided = begin.elapsed();
 
     // Passes everything, and then has no interpreter.
@@ -276,7 +276,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
 fn five_hundred_rules() -> Result<(f64, f64)> {
     use hardened_sandbox::policy::{Policy, Source};
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{KernelSupport, Observations, decide};
+    use hardened_sandbox::{KernelSupport, Observations, judge};
 
     let mut text = String::from("[profile.web]\nextends = \"restricted\"\n");
     for n in 0..500 {
@@ -304,7 +304,7 @@ fn five_hundred_rules() -> Result<(f64, f64)> {
     let policy = Policy::parse(&files, &|_| Err(String::new()), arch)?;
     let read = begin.elapsed();
     let begin = Instant::now();
-    let admission = decide(spec, &policy, &KernelSupport::assumed(), &Observations::default())?;
+    let admission = judge(&spec, &policy, &KernelSupport::assumed(), &Observations::none(None))?;
     let judged = begin.elapsed();
     ensure!(admission.by().starts_with("rule 500 "), "{}", admission.by());
     Ok((read.as_secs_f64() * 1e6, judged.as_secs_f64() * 1e6))

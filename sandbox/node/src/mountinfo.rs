@@ -55,6 +55,12 @@ impl MountTable {
         below.map(|mount| (mount.point.clone(), mount.location(Path::new(""))))
     }
 
+    /// Every path at which what lies at a place is shown.
+    pub fn shown_at<'a>(&'a self, place: &'a Location) -> impl Iterator<Item = PathBuf> + 'a {
+        let same = self.0.iter().filter(|mount| mount.device == place.file_system);
+        same.filter_map(|mount| Some(join(&mount.point, place.path.strip_prefix(&mount.root).ok()?)))
+    }
+
     fn location(&self, id: u64, path: &Path) -> Option<Location> {
         let mount = self.0.iter().find(|mount| mount.id == id)?;
         Some(mount.location(path.strip_prefix(&mount.point).ok()?))
@@ -126,6 +132,9 @@ mod tests {
         assert_eq!(at(51, &subpath(1)).as_deref(), Some("8:17 /sub"));
         assert_eq!(at(52, &subpath(2)).as_deref(), Some("8:1 /"));
         assert_eq!((at(99, "/x"), at(30, "/x")), (None, None));
+        let etc = Location { file_system: "8:1".into(), path: "/etc/a b/c".into() };
+        let shown: Vec<_> = table.shown_at(&etc).collect();
+        assert_eq!(shown, ["/etc/a b/c".into(), format!("{}/c", subpath(0)).into(), format!("{}/etc/a b/c", subpath(2)).into()] as [PathBuf; 3]);
         let below: Vec<_> = table.below(Path::new("/var/lib/kubelet/pods/0aa/volumes")).collect();
         let volume = "/var/lib/kubelet/pods/0aa/volumes/csi/v1/mount";
         assert_eq!(below, [(volume.into(), Location { file_system: "8:17".into(), path: "/".into() })]);

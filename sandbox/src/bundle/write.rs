@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Hook as OciHook, HookBuilder, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
+    Hook as OciHook, HookBuilder, Hooks as OciHooks, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
     LinuxNamespaceBuilder, LinuxNamespaceType, Mount as OciMount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
     PosixRlimitType, Process as OciProcess, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use super::{Bundle, DeviceNode, Hook, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation};
+use super::{Bundle, DeviceNode, Hook, Hooks, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation};
 use crate::plan::Capabilities;
 
 /// Where libcontainer finds what the launcher has prepared.
@@ -37,30 +37,31 @@ pub struct Places {
 /// # Errors
 /// A place is missing, or oci-spec refuses a value.
 pub fn write(bundle: &Bundle, places: &Places) -> Result<Spec, OciSpecError> {
-    let mut spec = SpecBuilder::default()
+    let spec = SpecBuilder::default()
         .version("1.2.0")
         .root(RootBuilder::default().path(&places.root).readonly(bundle.root_read_only).build()?)
         .process(bundle.process.to_oci()?)
         .mounts(mounts(bundle, places)?)
-        .linux(linux(bundle, places)?)
-        .annotations(HashMap::new());
-    if let Some(name) = &bundle.hostname {
-        spec = spec.hostname(name);
-    }
-    if let Some(name) = &bundle.domainname {
-        spec = spec.domainname(name);
-    }
-    if !bundle.hooks.is_empty() {
-        let list = |hooks: &[Hook]| hooks.iter().map(hook).collect::<Result<Vec<_>, _>>();
-        let hooks = HooksBuilder::default().prestart(list(&bundle.hooks.prestart)?);
-        let hooks = hooks
-            .create_runtime(list(&bundle.hooks.create_runtime)?)
-            .create_container(list(&bundle.hooks.create_container)?);
-        spec = spec.hooks(hooks.build()?);
-    }
+        .linux(linux(bundle, places)?);
     let mut spec = spec.build()?;
-    spec.set_annotations(None);
+    // oci-spec has defaults of its own for what is absent.
+    spec.set_hostname(bundle.hostname.clone())
+        .set_domainname(bundle.domainname.clone())
+        .set_hooks(hooks(&bundle.hooks)?)
+        .set_annotations(None);
     Ok(spec)
+}
+
+fn hooks(hooks: &Hooks) -> Result<Option<OciHooks>, OciSpecError> {
+    if hooks.is_empty() {
+        return Ok(None);
+    }
+    let list = |hooks: &[Hook]| hooks.iter().map(hook).collect::<Result<Vec<_>, _>>();
+    let built = HooksBuilder::default()
+        .prestart(list(&hooks.prestart)?)
+        .create_runtime(list(&hooks.create_runtime)?)
+        .create_container(list(&hooks.create_container)?);
+    built.build().map(Some)
 }
 
 impl Process {

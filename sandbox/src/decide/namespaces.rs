@@ -51,7 +51,8 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, observed: &Observation
         let is_own = if key.starts_with("net.") { own_network } else { own_ipc || own_network };
         (key, is_own)
     }) {
-        if !is_own && !sandbox.privileged {
+        let is_granted = sandbox.sysctls.iter().all(|allowed| allowed.matches(key));
+        if is_granted && !is_own && !sandbox.privileged {
             violations.push(
                 Violation::policy(
                     format!("linux.sysctl[{key}]"),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use hardened_sandbox::DeviceFilter;
 use hardened_sandbox::bundle::DeviceRule;
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice,
 };
 
 use super::legacy::rdma_settings;
@@ -185,9 +185,8 @@ pub(crate) struct DeviceProgram {
 
 impl DeviceProgram {
     pub(super) fn load(folder: &Path, rules: &[DeviceRule]) -> Result<Self> {
-        let rules: Vec<_> = rules.iter().map(oci).collect();
         let folder = File::open(folder).with_context(|| format!("open {}", folder.display()))?;
-        let program = sys::load_device_program(DeviceFilter::compile(&rules).instructions())
+        let program = sys::load_device_program(DeviceFilter::compile(rules).instructions())
             .context("load the device program (a kernel with CONFIG_CGROUP_BPF takes it)")?;
         Ok(Self { folder, program })
     }
@@ -196,21 +195,6 @@ impl DeviceProgram {
     pub(crate) fn attach(self) -> Result<()> {
         sys::attach_device_program(&self.folder, &self.program).context("attach the device program to the cgroup")
     }
-}
-
-fn oci(rule: &DeviceRule) -> LinuxDeviceCgroup {
-    let kind = match rule.block {
-        None => LinuxDeviceType::A,
-        Some(true) => LinuxDeviceType::B,
-        Some(false) => LinuxDeviceType::C,
-    };
-    let mut oci = LinuxDeviceCgroup::default();
-    oci.set_allow(rule.allow)
-        .set_typ(Some(kind))
-        .set_major(rule.major)
-        .set_minor(rule.minor)
-        .set_access(Some(rule.access.clone()));
-    oci
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) fn create(
     let state = StateDir::open(&request.state)?;
     let mut bundle = task.bundle.clone();
     // What is needed of the host later is open, and nothing is mounted on the host from here on.
-    let sysctl = task.memfd_noexec.then(open_memfd_sysctl).transpose()?;
+    let sysctl = task.bundle.memfd_noexec.then(open_memfd_sysctl).transpose()?;
     namespaces::leave_the_hosts_mounts()?;
     let stage = Stage::make(&request.state)?;
     // The root file system is mounted. It is not the host's.

@@ -21,26 +21,28 @@ const OWN_FOLDERS: [&str; 3] = ["dev", "proc", "sys"];
 /// Mounts the root file system, and gives a handle on it. It is not the host's, is cut off from the host's mounts, and
 /// has folders where libcontainer needs some.
 pub(super) fn mount(stage: &Stage, task: &Create) -> Result<OwnedFd> {
-    let show = task.bundle.root.display();
-    let folder = open_folder(&task.bundle.root).with_context(|| format!("root file system {show}"))?;
+    // Relative to the bundle: OCI runtime spec, "Root".
+    let path = task.folder.join(&task.bundle.root);
+    let show = path.display();
+    let folder = open_folder(&path).with_context(|| format!("root file system {show}"))?;
     if task.rootfs.is_empty() {
-        refuse_host(&folder, &task.bundle.root)?;
-        refuse_aliases(&task.bundle.root)?;
+        refuse_host(&folder, &path)?;
+        refuse_aliases(&path)?;
         let root = sys::clone_mount(&folder, false).with_context(|| format!("copy the mount of {show}"))?;
         attach_at(&root, &stage.rootfs())?;
     } else {
         // containerd's shims mount there, whatever the spec says.
         let expected = task.folder.join("rootfs");
-        if task.bundle.root != expected {
+        if path != expected {
             bail!("root file system {show}: root.path is not {}, where containerd has it mounted", expected.display());
         }
         for mount in &task.rootfs {
-            mount_one(stage, mount, task.files_label.as_deref().unwrap_or_default())
+            mount_one(stage, mount, task.bundle.files_label.as_deref().unwrap_or_default())
                 .with_context(|| format!("mount {} {} as the root file system", mount.kind, mount.source))?;
         }
     }
     let root = open_folder(&stage.rootfs()).context("open the root file system")?;
-    refuse_host(&root, &task.bundle.root)?;
+    refuse_host(&root, &path)?;
     sys::change_mount(&root, PRIVATE, true).context("make the root file system's mounts private")?;
     refuse_odd_image(&root)?;
     Ok(root)
@@ -75,7 +77,8 @@ fn refuse_host(folder: &OwnedFd, path: &Path) -> Result<()> {
 /// Refuses a folder from which the host's `/` is reached: the file system that holds it, mounted elsewhere.
 fn refuse_aliases(path: &Path) -> Result<()> {
     let table = MountTable::read().context("read the mount table")?;
-    match table.seen_at(Path::new("/"))?.into_iter().find(|seen| seen != Path::new("/") && seen.starts_with(path)) {
+    let host = table.locate(sys::open_path(Path::new("/"))?, Path::new("/"))?;
+    match table.shown_at(&host).find(|seen| seen != Path::new("/") && seen.starts_with(path)) {
         Some(seen) => bail!("root file system {}: the host's is in it, at {}", path.display(), seen.display()),
         None => Ok(()),
     }

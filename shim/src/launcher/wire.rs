@@ -58,11 +58,6 @@ pub(crate) struct Create {
     pub(crate) folder: PathBuf,
     /// What makes up the root file system, as containerd asks for it.
     pub(crate) rootfs: Vec<RootfsMount>,
-    /// SELinux label of the root file system.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub(crate) files_label: Option<String>,
-    /// Whether executable memfds are to be refused in the container's pid namespace.
-    pub(crate) memfd_noexec: bool,
     /// User and group of the host that are the container's root.
     pub(crate) root: (u32, u32),
 }

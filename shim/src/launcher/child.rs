@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use hardened_lockdown::{self as lockdown, Failure, Payload};
-use hardened_sandbox::{LockdownPlan, Placement};
+use hardened_sandbox::{CgroupMounts, LockdownPlan, Placement};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -198,7 +198,9 @@ impl Sandboxed {
             if let (Some(landlock), Some(exec)) = (&plan.landlock, &mut plan.exec) {
                 exec.hidden = lockdown::resolve_hidden(landlock)?;
             }
-            let placement = Placement::of_exec(lockdown::own_namespaces()?);
+            let mut placement = Placement::of_exec(lockdown::own_namespaces()?);
+            placement.cgroups =
+                plan.masks.as_ref().map(|_| CgroupMounts { path: None, at: Vec::new(), volumes: vec!["/".into()] });
             Ok((plan, placement, ruleset))
         };
         match prepare() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::{Bundle, FileId, MountKind, NamespaceKind};
+use crate::bundle::{Bundle, FileId, MountKind, Namespace, NamespaceKind};
 
 /// Namespaces by kind.
 pub type Namespaces = BTreeMap<NamespaceKind, FileId>;
@@ -42,19 +42,7 @@ impl Placement {
     /// below the hierarchies' mounts; the bundle's mounts have destinations without links.
     #[must_use]
     pub fn of_init(bundle: &Bundle, launcher: &Namespaces, cgroup: &Path) -> Self {
-        let (mut namespaces, mut foreign) = (launcher.clone(), Namespaces::new());
-        for namespace in &bundle.namespaces {
-            if let Some(own) = namespaces.remove(&namespace.kind) {
-                foreign.insert(namespace.kind, own);
-            }
-        }
-        for namespace in &bundle.namespaces {
-            if let Some(joined) = &namespace.joins {
-                // It may be the launcher's: a pod on the host's network joins that.
-                foreign.remove(&namespace.kind);
-                namespaces.insert(namespace.kind, joined.file);
-            }
-        }
+        let (namespaces, foreign) = init_namespaces(&bundle.namespaces, launcher);
         let destinations = |wanted: fn(&MountKind) -> bool| {
             bundle.mounts.iter().filter(|mount| wanted(&mount.kind)).map(|mount| mount.destination.clone()).collect()
         };
@@ -70,5 +58,47 @@ impl Placement {
     #[must_use]
     pub const fn of_exec(init: Namespaces) -> Self {
         Self { namespaces: init, foreign: Namespaces::new(), cgroups: None }
+    }
+}
+
+/// Namespaces that init must be in, and those that it must have left. What the container neither makes nor
+/// joins, it shares with the launcher.
+fn init_namespaces(container: &[Namespace], launcher: &Namespaces) -> (Namespaces, Namespaces) {
+    let (mut namespaces, mut foreign) = (launcher.clone(), Namespaces::new());
+    for Namespace { kind, joins } in container {
+        let launchers = namespaces.remove(kind);
+        match joins {
+            // It may be the launcher's: a pod on the host's network joins that.
+            Some(joined) => drop(namespaces.insert(*kind, joined.file)),
+            None => foreign.extend(launchers.map(|namespace| (*kind, namespace))),
+        }
+    }
+    (namespaces, foreign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::JoinedNamespace;
+
+    #[test]
+    fn every_kind_of_namespace_is_made_or_joined_or_the_launchers() {
+        let id = |inode| FileId { device: 4, inode };
+        let launcher: Namespaces = NamespaceKind::ALL.into_iter().zip((1..).map(id)).collect();
+        let joins = |inode| Some(JoinedNamespace { path: "/run/netns/x".into(), file: id(inode) });
+        let container = [
+            Namespace { kind: NamespaceKind::Mount, joins: None },
+            Namespace { kind: NamespaceKind::Network, joins: joins(70) },
+            Namespace { kind: NamespaceKind::Uts, joins: joins(launcher[&NamespaceKind::Uts].inode) },
+        ];
+        let (namespaces, foreign) = init_namespaces(&container, &launcher);
+        assert_eq!(foreign, [(NamespaceKind::Mount, launcher[&NamespaceKind::Mount])].into());
+        assert_eq!(namespaces[&NamespaceKind::Network], id(70));
+        for kind in [NamespaceKind::Pid, NamespaceKind::Ipc, NamespaceKind::Uts, NamespaceKind::User] {
+            assert_eq!(namespaces[&kind], launcher[&kind], "{kind:?}");
+        }
+        for kind in NamespaceKind::ALL {
+            assert!(namespaces.contains_key(&kind) != foreign.contains_key(&kind), "{kind:?}");
+        }
     }
 }

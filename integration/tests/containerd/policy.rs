@@ -370,10 +370,10 @@ fn an_exec_cannot_read_the_secrets_of_its_container(c: &Containerd) -> Result<()
         "ls /var/run/secrets",
         "ln /var/run/secrets/token /tmp/token && cat /tmp/token",
         "mv /var/run/secrets /tmp/moved && cat /tmp/moved/token",
-        // /var/run is a link to /run: the next exec would look for the hidden folder elsewhere.
-        "rm /var/run && ln -s /tmp /var/run",
-        "mv /var/run /var/aside",
         "mv /var /aside",
+        "cat /run/secrets/token",
+        // /var/run is a link to /run. Where the hidden folder lies was found before anything ran.
+        "rm /var/run; ln -s /tmp /var/run; cat /run/secrets/token",
         "cat /run/secrets/token",
     ] {
         let out = running.exec(&["sh", "-c", attempt])?;

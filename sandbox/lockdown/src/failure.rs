@@ -82,3 +82,23 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StringDeserializer};
+
+    use super::Mechanism::*;
+    use super::*;
+
+    #[test]
+    fn a_mechanism_is_called_the_same_in_a_message_and_on_the_wire() {
+        for mechanism in
+            [Namespaces, Cgroups, Masks, Cwd, Keyring, NoNewPrivs, Capabilities, Label, Landlock, Seccomp, Execve]
+        {
+            let name: StringDeserializer<Error> = mechanism.to_string().into_deserializer();
+            assert_eq!(Mechanism::deserialize(name), Ok(mechanism));
+        }
+    }
+}

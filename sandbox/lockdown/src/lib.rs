@@ -70,11 +70,17 @@ impl<'a> Unconfined<'a> {
     fn verify_place(self, placement: &Placement) -> Result<Placed<'a>, Failure> {
         placement::verify(placement)?;
         let proc = ProcFs::open().map_err(|e| Failure::new(Mechanism::Namespaces, "open /proc", e))?;
-        if let Some(plan) = &placement.cgroups {
-            cgroups::verify(plan, proc.as_ref())?;
-        }
-        if let Some(plan) = &self.plan.masks {
-            masks::verify(plan)?;
+        match (&placement.cgroups, &self.plan.masks) {
+            (Some(cgroups), Some(masks)) => {
+                cgroups::verify(cgroups, proc.as_ref())?;
+                masks::verify(masks)?;
+            }
+            // An exec has init's mounts, where nothing can be unmounted.
+            (None, None) => {}
+            (None, Some(_)) | (Some(_), None) => {
+                let problem = "init's cgroup mounts and its masks are planned together, or neither for an exec";
+                return Err(Failure::unverified(Mechanism::Masks, problem));
+            }
         }
         Ok(Placed { plan: self.plan, proc })
     }

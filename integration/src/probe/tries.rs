@@ -134,7 +134,7 @@ tries! {
     "socket NETLINK_CRYPTO" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 21])),
     "socket NETLINK_SELINUX" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 7])),
     "socket NETLINK_CONNECTOR" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 11])),
-    "socket INET SOCK_PACKET" => Outcome::of(call(libc::SYS_socket, [2, 10, 0x300])),
+    "socket INET SOCK_PACKET" => socket(2, 10, 0x300),
     "socket INET MPTCP" => socket(2, libc::SOCK_STREAM, 262),
     "socket INET6 MPTCP" => socket(10, libc::SOCK_STREAM, 262),
     "socket INET MPTCP with dirty upper halves" => Outcome::of_socket(call(libc::SYS_socket, [0x1_0000_0002, 0x1_0000_0001, 0x1_0000_0106])),

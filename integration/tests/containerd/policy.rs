@@ -201,18 +201,7 @@ fn tcp_ports_are_reached_by_no_other_way(c: &Containerd) -> Result<()> {
     }
     let ports = probe("bind-tcp = [8080]\nconnect-tcp = [8080]")?;
     // A port of the kernel's choice is nobody's to refuse: SECURITY.md says so.
-    let limited = answers([
-        0,
-        denied,
-        denied,
-        no_protocol,
-        no_fast_open,
-        no_fast_open,
-        no_fast_open,
-        denied,
-        0,
-        0,
-    ]);
+    let limited = answers([0, denied, denied, no_protocol, no_fast_open, no_fast_open, no_fast_open, denied, 0, 0]);
     ensure!(ports == limited, "{ports:?}");
     let none = probe("bind-tcp = []\nconnect-tcp = []")?;
     ensure!(none.first().is_some_and(|line| *line == format!("socket: {denied}")), "{none:?}");

@@ -78,10 +78,9 @@ impl Cgroup {
 
     /// The path below a hierarchy's mount; never empty.
     pub(crate) fn location(&self) -> PathBuf {
-        match (&self.path, self.unit()) {
-            (_, Some(unit)) => unit.location(),
-            (CgroupPath::Path(path), None) => path.components().filter(is_name).collect(),
-            (CgroupPath::Unit { .. }, None) => PathBuf::new(),
+        match &self.path {
+            CgroupPath::Unit { slice, prefix, name } => Unit { slice, prefix, name, id: &self.id }.location(),
+            CgroupPath::Path(path) => path.components().filter(is_name).collect(),
         }
     }
 

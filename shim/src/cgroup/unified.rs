@@ -27,10 +27,11 @@ pub(super) fn pass_controllers_on(folder: &Path) -> Result<()> {
     let (available, passed_on) = (list("cgroup.controllers")?, list("cgroup.subtree_control")?);
     let names = |list: &str, wanted: &str| list.split_whitespace().any(|name| name == wanted);
     for controller in CONTROLLERS {
-        if names(&available, controller) && !names(&passed_on, controller) {
-            if let Err(error) = write(&folder.join("cgroup.subtree_control"), &format!("+{controller}")) {
-                log::debug!("{} does not pass {controller} on: {error}", folder.display());
-            }
+        if names(&available, controller)
+            && !names(&passed_on, controller)
+            && let Err(error) = write(&folder.join("cgroup.subtree_control"), &format!("+{controller}"))
+        {
+            log::debug!("{} does not pass {controller} on: {error}", folder.display());
         }
     }
     Ok(())

@@ -114,14 +114,14 @@ impl<'a> Range<'a> {
             drop(swapper.stop());
         }
         let mut harm = Vec::new();
-        if took >= LIMIT {
+        if took >= LIMIT * patience() {
             harm.push(format!("it hung: {}", refused.clone().or(exec.clone().flatten()).unwrap_or_default()));
             self.end_shim(&id, &bundle)?;
-        }
-        harm.extend(self.host.changes(self.shim_pid().unwrap_or_default())?);
-        if self.shim_pid().is_err() {
+        } else if self.shim_pid().is_err() {
             harm.push("the shim is gone".to_owned());
         }
+        // No process has this parent.
+        harm.extend(self.host.changes(self.shim_pid().unwrap_or(-1))?);
         if !harm.is_empty() {
             self.end_shim(&id, &bundle)?;
             self.start_shim()?;

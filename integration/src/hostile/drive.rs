@@ -48,7 +48,7 @@ pub struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// Starts the shim.
+    /// Starts the shim. Nobody else may use this containerd.
     ///
     /// # Errors
     /// It does not start.

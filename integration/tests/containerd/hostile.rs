@@ -40,7 +40,9 @@ fn no_image_and_no_pod_changes_the_host(c: &Containerd) -> Result<()> {
     let cases = setting("HARDENED_HOSTILE_CASES", 1000)?;
     let first = setting("HARDENED_HOSTILE_SEED", 1)?;
     let last = if cases == 0 { u64::MAX } else { first + cases };
-    let mut range = Range::open(c)?;
+    // Other tests run meanwhile.
+    let own = Containerd::start_beside(c)?;
+    let mut range = Range::open(&own)?;
     let (mut table, mut failures) = (BTreeMap::<String, (u64, u64)>::new(), Vec::new());
     let (mut started, mut refused) = (0, 0);
     for case in known()?.into_iter().chain((first..last).map(generate)) {

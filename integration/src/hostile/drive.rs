@@ -220,10 +220,7 @@ fn ctx() -> context::Context {
 }
 
 fn words(error: &ttrpc::Error) -> String {
-    match error {
-        ttrpc::Error::RpcStatus(status) => status.message().to_owned(),
-        other => other.to_string(),
-    }
+    if let ttrpc::Error::RpcStatus(status) = error { status.message().to_owned() } else { error.to_string() }
 }
 
 /// A message without what is one case's alone: names, paths and numbers.

@@ -26,6 +26,12 @@ const SHIM: &str = "containerd-shim-hardened-v1";
 /// How long a call may take. Nothing that an image or a volume holds may make a runtime wait.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// That, or as many seconds as `HARDENED_HOSTILE_LIMIT` says: to hunt, less is enough.
+fn limit() -> Duration {
+    let seconds = std::env::var("HARDENED_HOSTILE_LIMIT").ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(LIMIT, Duration::from_secs) * patience()
+}
+
 /// What became of a case.
 #[derive(Debug)]
 pub struct Outcome {
@@ -114,7 +120,7 @@ impl<'a> Range<'a> {
             drop(swapper.stop());
         }
         let mut harm = Vec::new();
-        if took >= LIMIT * patience() {
+        if took >= limit() {
             harm.push(format!("it hung: {}", refused.clone().or(exec.clone().flatten()).unwrap_or_default()));
             self.end_shim(&id, &bundle)?;
         } else if self.shim_pid().is_err() {
@@ -215,8 +221,7 @@ fn exec(client: &TaskClient, id: &str, process: &Value) -> ttrpc::Result<()> {
 }
 
 fn ctx() -> context::Context {
-    let limit = LIMIT * patience();
-    context::with_timeout(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX))
+    context::with_timeout(i64::try_from(limit().as_nanos()).unwrap_or(i64::MAX))
 }
 
 fn words(error: &ttrpc::Error) -> String {

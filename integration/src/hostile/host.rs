@@ -120,7 +120,7 @@ fn describe(path: &Path, whole: bool, lines: &mut Vec<String>) {
 }
 
 /// The host at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Picture {
     files: BTreeSet<String>,
     mounts: BTreeSet<String>,
@@ -137,7 +137,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks at it.
+    /// Looks at it. Nobody else may use this containerd.
     ///
     /// # Errors
     /// It cannot be looked at.
@@ -212,6 +212,7 @@ fn picture(sentinels: &Sentinels, namespace: &str) -> Result<Picture> {
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?.lines().map(str::to_owned).collect();
+    let other = |line: &String| is_anothers(line, namespace);
     let mut cgroups = BTreeSet::new();
     for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten().map(|entry| entry.path()) {
         // Groups of other programs come and go below their own.
@@ -220,7 +221,19 @@ fn picture(sentinels: &Sentinels, namespace: &str) -> Result<Picture> {
         cgroups.extend(folders(&own, 8));
     }
     let state = folders(&Path::new("/run/hardened").join(namespace), 2).into_iter().collect();
-    Ok(Picture { files: files.into_iter().collect(), mounts, cgroups, state })
+    let mut picture = Picture { files: files.into_iter().collect(), mounts, cgroups, state };
+    for lines in [&mut picture.files, &mut picture.mounts, &mut picture.cgroups] {
+        lines.retain(|line| !other(line));
+    }
+    Ok(picture)
+}
+
+/// Whether a line tells of another containerd that this test program runs beside.
+fn is_anothers(line: &str, namespace: &str) -> bool {
+    let name = namespace.trim_start_matches("test");
+    let program = std::process::id();
+    let of_a_test = line.contains(&format!("test{program}-")) || line.contains(&format!("test-{program}-"));
+    of_a_test && !line.contains(name)
 }
 
 fn folders(root: &Path, depth: u32) -> Vec<String> {

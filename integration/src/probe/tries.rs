@@ -124,6 +124,11 @@ tries! {
     "socket AF_IEEE802154" => Outcome::of(call(libc::SYS_socket, [36, i64::from(libc::SOCK_DGRAM), 0])),
     "socket AF_CAIF" => Outcome::of(call(libc::SYS_socket, [37, i64::from(libc::SOCK_DGRAM), 0])),
     "socket AF_MCTP" => Outcome::of(call(libc::SYS_socket, [45, i64::from(libc::SOCK_DGRAM), 0])),
+    "socketpair AF_PACKET" => socketpair(17, libc::SOCK_DGRAM),
+    "socketpair AF_VSOCK" => socketpair(40, libc::SOCK_DGRAM),
+    "socketpair AF_TIPC" => socketpair(30, libc::SOCK_DGRAM),
+    "socketpair AF_ALG" => socketpair(38, libc::SOCK_SEQPACKET),
+    "socketpair AF_KCM" => socketpair(41, libc::SOCK_DGRAM),
     "socket AF_ALG with a dirty upper half" => Outcome::of(call(libc::SYS_socket, [0x1_0000_0026, i64::from(libc::SOCK_SEQPACKET), 0])),
     "socket NETLINK_AUDIT" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 9])),
     "socket NETLINK_NETFILTER" => Outcome::of(call(libc::SYS_socket, [16, i64::from(libc::SOCK_RAW), 12])),
@@ -255,6 +260,12 @@ fn s(text: &'static CStr) -> i64 {
 
 fn pid() -> i64 {
     i64::from(std::process::id())
+}
+
+/// Most families have no pairs, and say so themselves: their code was reached then.
+fn socketpair(family: i64, kind: i32) -> Outcome {
+    let mut pair = [0i32; 2];
+    Outcome::of(call(libc::SYS_socketpair, [family, i64::from(kind), 0, pair.as_mut_ptr() as i64]))
 }
 
 fn open(path: &'static CStr, flags: i32) -> i32 {

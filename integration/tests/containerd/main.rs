@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod adversity;
 mod apparmor;
 mod churn;
+mod escapes;
 mod hostile;
 mod landlock;
 mod node;
@@ -81,6 +82,8 @@ fn main() {
         ("policy", policy::TESTS),
         ("churn", churn::TESTS),
         ("hostile", hostile::TESTS),
+        ("escapes", escapes::TESTS),
+        ("escapes_unified", escapes::UNIFIED_TESTS),
         ("programs", programs::TESTS),
         ("apparmor", apparmor::TESTS),
         ("selinux", selinux::TESTS),
@@ -93,12 +96,14 @@ fn main() {
         ("apparmor", apparmor::POD_TESTS),
         ("selinux", selinux::POD_TESTS),
         ("users", users::POD_TESTS),
+        ("escapes", escapes::POD_TESTS),
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
         "apparmor" => !hardened_integration::has_apparmor(),
         "selinux" => !hardened_integration::has_selinux(),
         "landlock" => hardened_node::probe().landlock_abi > 0,
+        "escapes_unified" => !hardened_integration::has_cgroup_v2(),
         "users" => !hardened_integration::maps_owners(),
         _ => false,
     };
@@ -113,7 +118,8 @@ fn main() {
         for (module, tests) in modules {
             // What a program finds in its container is the shim's doing, not containerd's; and so is
             // what a container does to the host.
-            if matches!(module, "hostile" | "programs") && generation != Generation::Two {
+            if matches!(module, "escapes" | "escapes_unified" | "hostile" | "programs") && generation != Generation::Two
+            {
                 continue;
             }
             let ignored = ignored(module);

@@ -46,17 +46,7 @@ fn connect_names_shim_and_task(c: &Containerd) -> Result<()> {
 
 fn update_changes_limits_and_no_device_rule(c: &Containerd) -> Result<()> {
     let running = c.start_container(&["--memory-limit", "67108864"], &["sleep", "1000"])?;
-    let update = |resources: serde_json::Value| -> Result<()> {
-        let mut request = UpdateTaskRequest::new();
-        request.set_id(running.id().to_owned());
-        request.resources = MessageField::some(Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".to_owned(),
-            value: resources.to_string().into_bytes(),
-            ..Any::default()
-        });
-        client(c, &running)?.update(ctx(), &request)?;
-        Ok(())
-    };
+    let update = |resources: serde_json::Value| update(c, &running, &resources);
     let read = |controller: &str, file: &str| -> Result<String> {
         Ok(std::fs::read_to_string(cgroup_of(running.pid()?, controller)?.join(file))?.trim().to_owned())
     };
@@ -80,6 +70,19 @@ fn update_changes_limits_and_no_device_rule(c: &Containerd) -> Result<()> {
     ensure!(format!("{outside:#}").contains(&named), "{outside:#}");
     ensure!(std::fs::read_to_string(&file)? == "as before");
     running.remove()
+}
+
+/// Update of a container's resources.
+pub(crate) fn update(c: &Containerd, running: &Running<'_>, resources: &serde_json::Value) -> Result<()> {
+    let mut request = UpdateTaskRequest::new();
+    request.set_id(running.id().to_owned());
+    request.resources = MessageField::some(Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".to_owned(),
+        value: resources.to_string().into_bytes(),
+        ..Any::default()
+    });
+    client(c, running)?.update(ctx(), &request)?;
+    Ok(())
 }
 
 fn a_terminal_is_resized(c: &Containerd) -> Result<()> {

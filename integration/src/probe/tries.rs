@@ -150,9 +150,6 @@ tries! {
     "socket INET L2TP" => socket(2, libc::SOCK_DGRAM, 115),
     "socket INET SMC" => socket(2, libc::SOCK_STREAM, 256),
     "socketpair AF_INET" => socketpair(2, libc::SOCK_STREAM),
-    "socketpair AF_TIPC" => socketpair(30, libc::SOCK_STREAM),
-    "socketpair AF_VSOCK" => socketpair(40, libc::SOCK_STREAM),
-    "socketpair AF_PACKET" => socketpair(17, libc::SOCK_DGRAM),
     "raw IP socket" => Outcome::of(call(libc::SYS_socket, [2, i64::from(libc::SOCK_RAW), 1])),
     "ioctl TIOCSTI" => Outcome::of(call(libc::SYS_ioctl, [0, 0x5412, s(c"x")])),
     "ioctl TIOCSTI with a dirty upper half" => Outcome::of(call(libc::SYS_ioctl, [0, 0x1_0000_5412, s(c"x")])),
@@ -238,11 +235,6 @@ pub(crate) fn call<const N: usize>(number: libc::c_long, arguments: [i64; N]) ->
 /// A socket of a protocol that is refused as by a kernel without it.
 fn socket(family: i32, kind: i32, protocol: i32) -> Outcome {
     Outcome::of_socket(call(libc::SYS_socket, [i64::from(family), i64::from(kind), i64::from(protocol)]))
-}
-
-fn socketpair(family: i32, kind: i32) -> Outcome {
-    let mut pair = [0i32; 2];
-    Outcome::of(call(libc::SYS_socketpair, [i64::from(family), i64::from(kind), 0, pair.as_mut_ptr() as i64]))
 }
 
 /// libc has it for x86_64 only.

@@ -192,6 +192,10 @@ pub(crate) fn harden(
                     }
                     if !sandbox.is_open() {
                         flags.extend(&MountFlags::of(VOLUME_FLAGS));
+                        // Landlock has no right for mmap(2), by which a dynamic loader executes.
+                        if !sandbox.execute_from_writable && is_writable_somewhere(source, request) {
+                            flags.insert(MountFlag::NoExec);
+                        }
                         // What is taken away is taken away from all mounts below.
                         let below = [MountFlag::ReadOnly, MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
                         for flag in below.into_iter().filter(|flag| flags.contains(*flag)) {
@@ -204,6 +208,18 @@ pub(crate) fn harden(
             Mount { destination: mount.destination.clone(), kind, flags, recursive_flags }
         })
         .collect()
+}
+
+/// Whether some mount of the container shows files of this source, or has them in what it shows, and can be
+/// written to.
+fn is_writable_somewhere(source: &Path, request: &Request) -> bool {
+    request.mounts.iter().any(|mount| match &mount.kind {
+        RequestedKind::Bind { source: other, .. } => {
+            let shares = other.starts_with(source) || source.starts_with(other);
+            shares && !mount.flags.contains(MountFlag::ReadOnly)
+        }
+        RequestedKind::FileSystem(_) => false,
+    })
 }
 
 fn volume(

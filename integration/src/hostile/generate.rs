@@ -136,10 +136,10 @@ pub fn generate(seed: u64) -> Case {
     if r.chance(30) {
         case.without = DEFAULT_MOUNTS.iter().filter(|_| r.chance(25)).map(|at| (*at).to_owned()).collect();
     }
-    match r.below(10) {
-        0 | 1 => raced_dev(r, &mut case),
-        2 => raced_volume(r, &mut case),
-        3..=5 => case.volumes = (0..=r.below(2)).map(|_| volume(r)).collect(),
+    match r.below(20) {
+        0..=2 => raced_dev(r, &mut case),
+        3 | 4 => raced_volume(r, &mut case),
+        5..=9 => case.volumes = (0..=r.below(2)).map(|_| volume(r)).collect(),
         _ => {}
     }
     if r.chance(10) {

@@ -232,7 +232,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     use hardened_node::probe;
     use hardened_sandbox::policy::Policy;
     use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{LockdownPlan, Observations, Placement, decide};
+    use hardened_sandbox::{LockdownPlan, Observations, Placement, judge};
 
     let spec: oci_spec::runtime::Spec = serde_json::from_value(c.spec(&["/bin/true"])?)?;
     let arch = Arch::native().context("an architecture that we know")?;

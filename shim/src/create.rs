@@ -206,11 +206,7 @@ async fn launch(
     state: &StateDir,
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
-    let mount = |m: &Mount| RootfsMount {
-        kind: m.type_.clone(),
-        source: m.source.clone(),
-        options: m.options.clone(),
-    };
+    let mount = |m: &Mount| RootfsMount { kind: m.type_.clone(), source: m.source.clone(), options: m.options.clone() };
     let plan = admission.plan();
     let cgroup = bundle.cgroup.clone();
     let task = launcher::wire::Create {

@@ -187,9 +187,5 @@ fn hooks(spec: &oci::Spec) -> Hooks {
     };
     let Some(hooks) = spec.hooks() else { return Hooks::default() };
     let prestart = list(hooks.prestart());
-    Hooks {
-        prestart,
-        create_runtime: list(hooks.create_runtime()),
-        create_container: list(hooks.create_container()),
-    }
+    Hooks { prestart, create_runtime: list(hooks.create_runtime()), create_container: list(hooks.create_container()) }
 }

@@ -139,8 +139,7 @@ pub enum NamespaceKind {
 
 impl NamespaceKind {
     /// All.
-    pub const ALL: [Self; 7] =
-        [Self::Mount, Self::Pid, Self::Ipc, Self::Network, Self::Uts, Self::User, Self::Cgroup];
+    pub const ALL: [Self; 7] = [Self::Mount, Self::Pid, Self::Ipc, Self::Network, Self::Uts, Self::User, Self::Cgroup];
 
     /// Its file in `/proc/PID/ns`.
     #[must_use]
@@ -303,7 +302,11 @@ impl Bundle {
     pub fn volumes(&self) -> impl Iterator<Item = (usize, &Mount, &Volume)> {
         self.mounts.iter().enumerate().filter_map(|(number, mount)| match &mount.kind {
             MountKind::Bind(volume) => Some((number, mount, volume)),
-            MountKind::Proc { .. } | MountKind::Sysfs | MountKind::Tmpfs(_) | MountKind::Devpts(_) | MountKind::Mqueue
+            MountKind::Proc { .. }
+            | MountKind::Sysfs
+            | MountKind::Tmpfs(_)
+            | MountKind::Devpts(_)
+            | MountKind::Mqueue
             | MountKind::Cgroup => None,
         })
     }

@@ -65,7 +65,8 @@ impl Resources {
         }
         if let Some(cpu) = asked.cpu() {
             for (field, list) in [("cpu.cpus", cpu.cpus()), ("cpu.mems", cpu.mems())] {
-                let plain = |list: &String| list.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '-' | ' ' | '\n'));
+                let plain =
+                    |list: &String| list.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '-' | ' ' | '\n'));
                 if list.as_ref().is_some_and(|list| !plain(list)) {
                     errors.push((field.to_owned(), "is not a list of numbers such as 0-3,7".to_owned()));
                 }

@@ -11,9 +11,7 @@ use oci_spec::runtime::{
     PosixRlimitType, Process as OciProcess, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use super::{
-    Bundle, DeviceNode, Hook, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation,
-};
+use super::{Bundle, DeviceNode, Hook, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation};
 use crate::plan::Capabilities;
 
 /// Where libcontainer finds what the launcher has prepared.

@@ -135,7 +135,10 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
         ensure!(systemd.stderr.contains("the systemd cgroup driver needs cgroup v2"), "{systemd:?}");
     }
     let neither = spec(c, |s| s["linux"]["cgroupsPath"] = json!("system.slice:../a:b"))?.run()?;
-    ensure!(neither.stderr.contains("expected an absolute path below / without .., or SLICE:PREFIX:NAME"), "{neither:?}");
+    ensure!(
+        neither.stderr.contains("expected an absolute path below / without .., or SLICE:PREFIX:NAME"),
+        "{neither:?}"
+    );
     let hook = spec(c, |s| s["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]}))?.run()?;
     ensure!(hook.stderr.contains("hooks.startContainer: would run outside of the sandbox"), "{hook:?}");
     Ok(())

@@ -44,9 +44,6 @@ pub fn write(bundle: &Bundle, places: &Places) -> Result<Spec, OciSpecError> {
         .mounts(mounts(bundle, places)?)
         .linux(linux(bundle, places)?)
         .annotations(HashMap::new());
-    if let Some(name) = &bundle.hostname {
-        spec = spec.hostname(name);
-    }
     if let Some(name) = &bundle.domainname {
         spec = spec.domainname(name);
     }
@@ -59,7 +56,8 @@ pub fn write(bundle: &Bundle, places: &Places) -> Result<Spec, OciSpecError> {
         spec = spec.hooks(hooks.build()?);
     }
     let mut spec = spec.build()?;
-    spec.set_annotations(None);
+    // oci-spec's default is a host name of its own, which needs a UTS namespace of the container's own.
+    spec.set_annotations(None).set_hostname(bundle.hostname.clone());
     Ok(spec)
 }
 

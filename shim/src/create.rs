@@ -91,15 +91,15 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     };
     let init = Arc::new(Process::new(String::new(), streams));
     init.launched(launched.pid, launched.process, io);
-    let made = Made { namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
     let own_pid_namespace = makes(admission.spec(), LinuxNamespaceType::Pid);
+    let made =
+        Made { own_pid_namespace, namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),
         state.keep(),
         admission,
         cgroup,
-        own_pid_namespace,
         Arc::clone(&init),
         made,
     ));

@@ -49,6 +49,8 @@ impl Drop for Launching<'_> {
 /// What was found and made with the container's mounts, before anything of it ran.
 #[derive(Debug)]
 pub(crate) struct Made {
+    /// Whether the kernel kills all processes of the container with its init.
+    pub(crate) own_pid_namespace: bool,
     /// What init was made in.
     pub(crate) namespaces: Namespaces,
     /// The Landlock ruleset; absent for a container that has none.
@@ -66,8 +68,6 @@ pub(crate) struct Container {
     pub(crate) state: StateDir,
     pub(crate) admission: Admission,
     pub(crate) cgroup: Cgroup,
-    /// Whether the kernel kills all processes of the container with its init.
-    pub(crate) own_pid_namespace: bool,
     pub(crate) init: Arc<Process>,
     /// What init was made in, and what its execs have of it.
     pub(crate) made: Made,
@@ -84,7 +84,6 @@ impl Container {
         state: StateDir,
         admission: Admission,
         cgroup: Cgroup,
-        own_pid_namespace: bool,
         init: Arc<Process>,
         made: Made,
     ) -> Self {
@@ -94,7 +93,6 @@ impl Container {
             state,
             admission,
             cgroup,
-            own_pid_namespace,
             init,
             made,
             execs: Mutex::default(),
@@ -200,7 +198,7 @@ impl Container {
 
     /// Sees the execs out once init is gone.
     async fn end_execs(&self) {
-        if !self.own_pid_namespace
+        if !self.made.own_pid_namespace
             && let Err(error) = self.cgroup.kill_all().await
         {
             log::error!("{error:#}");

@@ -86,15 +86,15 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     };
     let init = Arc::new(Process::new(String::new(), streams));
     init.launched(launched.pid, launched.process, io);
-    let made = Made { namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
     let own_pid_namespace = admission.bundle().makes(NamespaceKind::Pid);
+    let made =
+        Made { own_pid_namespace, namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),
         state.keep(),
         admission,
         cgroup,
-        own_pid_namespace,
         Arc::clone(&init),
         made,
     ));
@@ -179,11 +179,7 @@ async fn launch(
     state: &StateDir,
     streams: &Streams,
 ) -> Result<(Launched, Io)> {
-    let mount = |m: &Mount| RootfsMount {
-        kind: m.type_.clone(),
-        source: m.source.clone(),
-        options: m.options.clone(),
-    };
+    let mount = |m: &Mount| RootfsMount { kind: m.type_.clone(), source: m.source.clone(), options: m.options.clone() };
     let bundle = admission.bundle();
     let task = wire::Create {
         bundle: bundle.clone(),

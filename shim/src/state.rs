@@ -36,6 +36,7 @@ pub(crate) struct Record {
     /// The cgroup, as the spec names it.
     pub(crate) cgroup: String,
     /// Absent until there is one.
+    #[serde(flatten)]
     pub(crate) init: Option<InitRecord>,
 }
 

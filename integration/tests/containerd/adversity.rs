@@ -44,10 +44,10 @@ fn a_mechanism_that_the_kernel_lacks_refuses_the_container(c: &Containerd) -> Re
     for (call, words) in [
         ("landlock_create_ruleset", "the kernel offers Landlock ABI 0; at least 2 is needed"),
         ("landlock_add_rule", "landlock: add a rule"),
-        ("landlock_restrict_self", "landlock: enforce the ruleset"),
+        ("landlock_restrict_self", "enter a Landlock domain"),
         ("seccomp", "seccomp: load the filter"),
         ("mount_setattr", "make a read-only mount of this program"),
-        ("openat2", "masks: open /proc"),
+        ("openat2", "make a read-only mount of this program"),
     ] {
         let error = match without(c, &[call]) {
             Err(error) => error,
@@ -80,7 +80,7 @@ fn a_full_disk_refuses_and_leaves_nothing(c: &Containerd) -> Result<()> {
     // From a size at which nothing fits to one at which everything does.
     for kilobytes in [4, 8, 12, 16, 20, 24, 28, 32, 40, 64, 128, 1024] {
         let small = format!(
-            "mkdir -p /run/hardened && mount -t tmpfs -o size={kilobytes}k small /run/hardened && exec \"$0\" \"$@\""
+            "mkdir -p /run/hardened && mount -t tmpfs -o size={kilobytes}k,mode=700 small /run/hardened && exec \"$0\" \"$@\""
         );
         let direct = Direct::start_under(c, SHIM, &config(c)?, &["unshare", "--mount", "sh", "-c", &small])?;
         let id = direct.id().to_owned();
@@ -128,7 +128,7 @@ fn neither_the_shim_nor_a_launcher_has_a_second_thread(c: &Containerd) -> Result
         });
         while !done.load(Ordering::Relaxed) {
             for (pid, line) in processes()? {
-                let launcher = line.contains(&format!(" launch {}/{} ", c.namespace(), running.id()));
+                let launcher = line.contains(&format!(" launch {}/{}/", c.namespace(), running.id()));
                 let shim = line.contains(SHIM) && line.contains(&format!("-id {} ", running.id()));
                 if !launcher && !shim {
                     continue;

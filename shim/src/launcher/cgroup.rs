@@ -13,17 +13,25 @@ use super::stage::{PRIVATE, Stage};
 use crate::cgroup::{CGROUP_ROOT, Cgroup, DeviceProgram};
 use crate::sys::{self, MountChange};
 
-/// Makes the cgroup with its limits, moves this process into it, and sets its OOM score, which its children inherit.
+/// Makes the cgroup with its limits, moves this process into it, and sets its OOM score.
 ///
 /// On cgroup v2 the device rules are a program, to be attached when init is parked: libcontainer makes nodes before
 /// that which the rules may deny.
 pub(super) fn make(cgroup: &Cgroup, bundle: &Bundle) -> Result<Option<DeviceProgram>> {
     cgroup.make(&bundle.resources, &bundle.device_rules)?;
     cgroup.enter()?;
-    if let Some(score) = bundle.oom_score_adj {
-        fs::write("/proc/self/oom_score_adj", score.to_string()).with_context(|| format!("set OOM score {score}"))?;
-    }
+    set_oom_score(bundle.oom_score_adj)?;
     cgroup.device_program(&bundle.device_rules)
+}
+
+/// Sets this process's OOM score, which its children inherit.
+pub(super) fn set_oom_score(score: Option<i32>) -> Result<()> {
+    match score {
+        Some(score) => {
+            fs::write("/proc/self/oom_score_adj", score.to_string()).with_context(|| format!("set OOM score {score}"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Has libcontainer find no cgroup: it would write a pid to `cgroup.procs` of each v1 hierarchy, for which the kernel

@@ -32,6 +32,7 @@ pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: Cont
 fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: ContainerBuilder) -> Result<Made> {
     // From here on its limits hold for what this process does, too.
     Cgroup::new(&request.cgroup, &request.namespace, &request.id).enter()?;
+    cgroup::set_oom_score(task.oom_score_adj)?;
     cgroup::hide()?;
     if task.user_namespace {
         // libcontainer joins each namespace of init but this one, and would leave a root of the host in the

@@ -62,7 +62,8 @@ pub(super) fn enter(stage: &Stage, runtime: &Path, bundle: &Bundle) -> Result<()
     pivot_root(".", ".").context("pivot into the jail")?;
     umount2(".", MntFlags::MNT_DETACH).context("leave the host's mounts behind")?;
     std::env::set_current_dir("/").context("go to the jail's root")?;
-    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let mut flags =
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     if !bundle.has_user_namespace() {
         flags |= MsFlags::MS_NODEV;
     }
@@ -116,7 +117,8 @@ fn cover_file_systems() -> Result<()> {
     for kind in ["proc", "sysfs"] {
         let place = Path::new(COVERED).join(kind);
         fs::create_dir_all(&place).with_context(|| format!("make {}", place.display()))?;
-        mount(Some(kind), &place, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| format!("mount {kind}"))?;
+        mount(Some(kind), &place, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount {kind}"))?;
     }
     mount(Some("tmpfs"), COVERED, Some("tmpfs"), MsFlags::MS_RDONLY, Some("mode=000")).context("cover procfs and sysfs")
 }

@@ -137,10 +137,7 @@ async fn send(socket: &mut UnixStream, request: &Request, descriptors: Descripto
     Ok(())
 }
 
-async fn answer_or_exit(
-    socket: &mut UnixStream,
-    exit: oneshot::Receiver<Exit>,
-) -> Result<(Answer, Vec<OwnedFd>)> {
+async fn answer_or_exit(socket: &mut UnixStream, exit: oneshot::Receiver<Exit>) -> Result<(Answer, Vec<OwnedFd>)> {
     // One message, not to the end of file: init holds the other end too, until it executes.
     tokio::select! {
         biased;

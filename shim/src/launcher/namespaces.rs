@@ -30,9 +30,7 @@ pub(super) fn stage(stage: &Stage, bundle: &Bundle) -> Result<HashMap<NamespaceK
     for namespace in &bundle.namespaces {
         let kind = namespace.kind.file_name();
         let file = match &namespace.joins {
-            Some(joined) => {
-                open(joined).with_context(|| format!("{kind} namespace {}", joined.path.display()))?
-            }
+            Some(joined) => open(joined).with_context(|| format!("{kind} namespace {}", joined.path.display()))?,
             // libcontainer would have it made by other programs, and refuse groups at an exec.
             None if namespace.kind == NamespaceKind::User => {
                 let mappings = bundle.id_mappings.as_ref().context("a user namespace without mappings of ids")?;

@@ -69,7 +69,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
 fn refuse_host(folder: &OwnedFd, path: &Path) -> Result<()> {
     let (own, found) = (fs::metadata("/").context("look at /")?, File::from(folder.try_clone()?).metadata()?);
     if (own.dev(), own.ino()) == (found.dev(), found.ino()) {
-        bail!("root file system {}: it is the host's", path.display());
+        bail!("root file system {} is the host's", path.display());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use hardened_sandbox::bundle::{Bundle, FileId, IdMapping, MountFlag, MountFlags, Mount, Propagation, Volume};
+use hardened_sandbox::bundle::{Bundle, FileId, IdMapping, Mount, MountFlag, MountFlags, Propagation, Volume};
 
 use super::rootfs::{map_owners, user_namespace};
 use super::stage::{FOLLOW_NO_LINKS, PRIVATE, Stage};

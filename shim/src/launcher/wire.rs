@@ -71,6 +71,9 @@ pub(crate) struct Exec {
     pub(crate) exec_id: String,
     /// Whether the container has a user namespace of its own.
     pub(crate) user_namespace: bool,
+    /// `oom_score_adj`, that of init as a rule.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub(crate) oom_score_adj: Option<i32>,
     /// What init was made in, which the process must be in too.
     pub(crate) namespaces: Namespaces,
 }
@@ -183,11 +186,7 @@ pub(crate) fn receive_first(socket: &impl AsFd) -> io::Result<(usize, Vec<OwnedF
     Ok((length as usize, descriptors))
 }
 
-fn receive_descriptors(
-    socket: BorrowedFd<'_>,
-    bytes: &mut [u8],
-    flags: MsgFlags,
-) -> io::Result<(usize, Vec<OwnedFd>)> {
+fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut buffers = [IoSliceMut::new(bytes)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;

@@ -436,6 +436,7 @@ fn check_namespaces(linux: &Linux, sandbox: &Sandbox, facts: &Observations, viol
 }
 
 /// Rewrites the spec to the sandbox; `None` only without a process or a linux section.
+#[expect(clippy::too_many_arguments, reason = "all that was decided, and all that was found")]
 fn harden(
     spec: &mut Spec,
     sandbox: &Sandbox,

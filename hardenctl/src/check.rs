@@ -86,7 +86,8 @@ pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<
         }
         Content::Pod { metadata, spec, handler } => {
             for judged in pod::containers(&namespace, &object.name, metadata, spec)? {
-                let decided = judge_spec(&judged.spec, policy, &KernelSupport::assumed(), &Observations::none(Some(handler)));
+                let decided =
+                    judge_spec(&judged.spec, policy, &KernelSupport::assumed(), &Observations::none(Some(handler)));
                 containers.push(verdict(&judged.name, judged.list, decided, judged.warnings));
             }
         }

@@ -105,7 +105,12 @@ fn level(id: &str) -> String {
 }
 
 /// Refuses labels that cannot be had, or that the sandbox does not give.
-pub(crate) fn check(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
+pub(crate) fn check(
+    process: &ProcessRequest,
+    sandbox: &Sandbox,
+    kernel: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) {
     check_apparmor(process, sandbox, kernel, violations);
     check_selinux(process, sandbox, kernel, violations);
     if kernel.apparmor == AppArmor::Off
@@ -140,7 +145,12 @@ pub(crate) fn is_baseline_type(kind: &str) -> bool {
     SELINUX_TYPES.contains(&kind)
 }
 
-fn check_apparmor(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, violations: &mut Vec<Violation>) {
+fn check_apparmor(
+    process: &ProcessRequest,
+    sandbox: &Sandbox,
+    kernel: &KernelSupport,
+    violations: &mut Vec<Violation>,
+) {
     let requested = requested_apparmor(process);
     match &kernel.apparmor {
         AppArmor::Assumed => {}

@@ -90,9 +90,8 @@ impl ExecRestriction {
 
 /// Where writable volumes are mounted, in the container.
 fn writable(mounts: &[Mount]) -> impl Iterator<Item = PathBuf> {
-    let is_writable = |mount: &&Mount| {
-        matches!(mount.kind, MountKind::Bind(_)) && !mount.flags.contains(MountFlag::ReadOnly)
-    };
+    let is_writable =
+        |mount: &&Mount| matches!(mount.kind, MountKind::Bind(_)) && !mount.flags.contains(MountFlag::ReadOnly);
     mounts.iter().filter(is_writable).map(|mount| mount.destination.clone())
 }
 
@@ -103,7 +102,11 @@ fn read_only_slaves(mounts: &[Mount]) -> impl Iterator<Item = PathBuf> {
         MountKind::Bind(volume) => {
             volume.propagation == Propagation::Slave && mount.flags.contains(MountFlag::ReadOnly)
         }
-        MountKind::Proc { .. } | MountKind::Sysfs | MountKind::Tmpfs(_) | MountKind::Devpts(_) | MountKind::Mqueue
+        MountKind::Proc { .. }
+        | MountKind::Sysfs
+        | MountKind::Tmpfs(_)
+        | MountKind::Devpts(_)
+        | MountKind::Mqueue
         | MountKind::Cgroup => false,
     };
     mounts.iter().filter(is_one).map(|mount| mount.destination.clone())

@@ -1,10 +1,10 @@
 //! The decision, from outside: specs in, hardened specs or refusals out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
+use hardened_sandbox::bundle::{self, FileId, NamespaceKind, Places};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::bundle::{self, FileId, NamespaceKind, Places};
 use hardened_sandbox::{
     Admission, AppArmor, Joined, KernelSupport, LockdownPlan, Observations, ProcessRequest, Reason, Refusal,
 };
@@ -154,7 +154,8 @@ fn selinux_labels_are_the_pods_within_bounds_or_its_own() {
     let of = |label: &str| {
         let asked = spec(|s| s["process"]["selinuxLabel"] = json!(label));
         let facts = Observations { container: "web".to_owned(), ..Observations::default() };
-        decide(asked, &able, &facts).map(|a| (a.plan().selinux.clone().unwrap(), a.bundle().files_label.clone().unwrap()))
+        decide(asked, &able, &facts)
+            .map(|a| (a.plan().selinux.clone().unwrap(), a.bundle().files_label.clone().unwrap()))
     };
     let (process, files) = of("").unwrap();
     assert!(process.starts_with("system_u:system_r:container_t:s0:c"), "{process}");

@@ -1,9 +1,9 @@
 //! The policy, from outside: files in, a profile for each container or errors out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
+use hardened_sandbox::bundle::FileId;
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::bundle::FileId;
 use hardened_sandbox::{
     Admission, KernelSupport, Location, Observations, Refusal, Request, Sandbox, VolumeSource, judge as judge_spec,
 };
@@ -319,7 +319,8 @@ fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are
     let etc = VolumeSource { path: "/etc".into(), file, is_directory: true, location: None, below: Vec::new() };
     let facts = Observations { sources: [("/data/x".into(), etc)].into(), ..Observations::none(None) };
     let spec = spec(|s| bind(s, "/data/x", &["ro"]));
-    let refusal = judge_spec(&spec, &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &facts).unwrap_err().to_string();
+    let refusal =
+        judge_spec(&spec, &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &facts).unwrap_err().to_string();
     assert!(refusal.contains("/data/x (which is /etc) of the host is mounted"), "{refusal}");
 }
 

@@ -95,7 +95,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
     let task = launcher::wire::Exec {
         process: admission.process().clone(),
         exec_id: process.exec_id.clone(),
-        oom_score_adj: admission.process().oom_score_adj(),
+        oom_score_adj: admission.oom_score_adj(),
         user_namespace: container.admission.user_namespace().is_some(),
         namespaces: container.made.namespaces.clone(),
     };

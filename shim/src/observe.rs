@@ -9,9 +9,7 @@ use hardened_node::mountinfo::MountTable;
 use hardened_node::paths;
 use hardened_sandbox::bundle::{DeviceNode, FileId, NamespaceKind};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{
-    Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate,
-};
+use hardened_sandbox::{Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate};
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -29,14 +27,13 @@ pub(crate) fn observe(request: &Request, policy: &Policy, namespace: &str, conta
         ..Observations::default()
     };
     for (spelled, _) in request.sources() {
-        let source = look_at(spelled)
-            .with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
+        let source = look_at(spelled).with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
         observed.sources.insert(spelled.to_owned(), source);
     }
     locate(request, policy, &mut observed)?;
     for (kind, path) in request.joined() {
-        let joined = joined(kind, path)
-            .with_context(|| format!("config.json: linux.namespaces: look at {}", path.display()))?;
+        let joined =
+            joined(kind, path).with_context(|| format!("config.json: linux.namespaces: look at {}", path.display()))?;
         observed.namespaces.insert(kind, joined);
     }
     observed.unknown_labels.extend(request.selinux_labels().filter(|label| is_unknown(label)).map(str::to_owned));

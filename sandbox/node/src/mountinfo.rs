@@ -134,7 +134,11 @@ mod tests {
         assert_eq!((at(99, "/x"), at(30, "/x")), (None, None));
         let etc = Location { file_system: "8:1".into(), path: "/etc/a b/c".into() };
         let shown: Vec<_> = table.shown_at(&etc).collect();
-        assert_eq!(shown, ["/etc/a b/c".into(), format!("{}/c", subpath(0)).into(), format!("{}/etc/a b/c", subpath(2)).into()] as [PathBuf; 3]);
+        assert_eq!(
+            shown,
+            ["/etc/a b/c".into(), format!("{}/c", subpath(0)).into(), format!("{}/etc/a b/c", subpath(2)).into()]
+                as [PathBuf; 3]
+        );
         let below: Vec<_> = table.below(Path::new("/var/lib/kubelet/pods/0aa/volumes")).collect();
         let volume = "/var/lib/kubelet/pods/0aa/volumes/csi/v1/mount";
         assert_eq!(below, [(volume.into(), Location { file_system: "8:17".into(), path: "/".into() })]);

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Hook as OciHook, HookBuilder, Hooks as OciHooks, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount as OciMount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process as OciProcess, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Hook as OciHook, HookBuilder, Hooks as OciHooks, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilities,
+    LinuxCapabilitiesBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount as OciMount, MountBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType, Process as OciProcess, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 
 use super::{Bundle, DeviceNode, Hook, Hooks, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation};

@@ -95,7 +95,10 @@ pub fn folder_of_volumes(request: &Request, part: &Path) -> Option<PathBuf> {
 /// Something that is kept for this pod, by the end of its path.
 #[derive(Debug, PartialEq, Eq)]
 enum Own<'a> {
-    Kept { end: &'a Path, read_only: bool },
+    Kept {
+        end: &'a Path,
+        read_only: bool,
+    },
     /// The kubelet mounts it anew, whatever the volume is, a `hostPath` too: the path does not tell.
     PartOfVolume,
 }

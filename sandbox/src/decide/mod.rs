@@ -120,8 +120,7 @@ impl Admission {
             return Err(refusal(violations));
         }
         let mut notes = Vec::new();
-        let hardened =
-            process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
+        let hardened = process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
             let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
             compile(&filter).map_err(|violation| refusal(vec![violation]))?
@@ -140,7 +139,7 @@ impl Admission {
             home: hardened.home,
             ..self.plan.clone()
         };
-        Ok(ExecAdmission { process: hardened.process, plan, notes })
+        Ok(ExecAdmission { process: hardened.process, plan, notes, oom_score_adj: hardened.oom_score_adj })
     }
 }
 
@@ -150,9 +149,16 @@ pub struct ExecAdmission {
     process: crate::bundle::Process,
     plan: LockdownPlan,
     notes: Vec<Note>,
+    oom_score_adj: Option<i32>,
 }
 
 impl ExecAdmission {
+    /// `oom_score_adj` of the process.
+    #[must_use]
+    pub const fn oom_score_adj(&self) -> Option<i32> {
+        self.oom_score_adj
+    }
+
     /// The process for libcontainer.
     #[must_use]
     pub const fn process(&self) -> &crate::bundle::Process {
@@ -188,8 +194,7 @@ pub fn decide(
     let choice = policy.choose(&identity, is_privileged(request));
     let by = choice.to_string();
     let mut violations = Vec::new();
-    let sandbox =
-        effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
+    let sandbox = effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
     // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
     let default_label = choice.profile.selinux();
     label::check_default(default_label, kernel, &mut violations);
@@ -204,7 +209,8 @@ pub fn decide(
         Err(violation) => return Err(refusal(vec![violation])),
     };
     let mut notes = request.notes.clone();
-    let (bundle, plan) = harden(request, &sandbox, default_label, &identity, observed, kernel, program, cgroup, &mut notes);
+    let (bundle, plan) =
+        harden(request, &sandbox, default_label, &identity, observed, kernel, program, cgroup, &mut notes);
     let user_namespace = UserNamespace::of(request);
     Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by })
 }
@@ -310,16 +316,14 @@ fn harden(
     cgroup: CgroupPath,
     notes: &mut Vec<Note>,
 ) -> (Bundle, LockdownPlan) {
-    let hardened =
-        process::harden(&request.process, sandbox, kernel, UserNamespace::of(request).is_some(), notes);
+    let hardened = process::harden(&request.process, sandbox, kernel, UserNamespace::of(request).is_some(), notes);
     let mut labels = hardened.labels;
     if kernel.selinux {
         labels.selinux = labels.selinux.or_else(|| default_label.map(str::to_owned));
     }
     let mut files_label = request.mount_label.clone();
     if kernel.selinux && !sandbox.is_open() {
-        let (process, files) =
-            label::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, observed);
+        let (process, files) = label::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, observed);
         (labels.selinux, files_label) = (Some(process), Some(files));
     }
     let mounts = mounts::harden(request, sandbox, observed, files_label.as_deref(), notes);

@@ -203,10 +203,8 @@ fn score(process: &ProcessRequest, kernel: &KernelSupport, notes: &mut Vec<Note>
         return Some(asked);
     }
     let least = kernel.oom_score_adj;
-    notes.push(Note::new(
-        "process.oomScoreAdj",
-        format!("{asked} clamped to {least}: the shim lacks CAP_SYS_RESOURCE"),
-    ));
+    notes
+        .push(Note::new("process.oomScoreAdj", format!("{asked} clamped to {least}: the shim lacks CAP_SYS_RESOURCE")));
     Some(least)
 }
 

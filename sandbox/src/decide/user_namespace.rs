@@ -13,11 +13,8 @@ use crate::sandbox::Sandbox;
 
 /// Namespaces whose file systems (`/sys`, `/proc`, message queues) only root of their own user
 /// namespace mounts.
-const OWNED: &[(NamespaceKind, &str)] = &[
-    (NamespaceKind::Network, "hostNetwork"),
-    (NamespaceKind::Pid, "hostPID"),
-    (NamespaceKind::Ipc, "hostIPC"),
-];
+const OWNED: &[(NamespaceKind, &str)] =
+    &[(NamespaceKind::Network, "hostNetwork"), (NamespaceKind::Pid, "hostPID"), (NamespaceKind::Ipc, "hostIPC")];
 
 /// Ids from 0 on in the container, and from `host` on outside of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -144,7 +144,8 @@ mod tests {
             ("linux.resources.devices", serde_introspect::<LinuxDeviceCgroup>()),
             ("linux.namespaces", serde_introspect::<LinuxNamespace>()),
         ];
-        let mut table: BTreeSet<String> = REFUSED.iter().chain(DROPPED).map(|(field, ..)| (*field).to_owned()).collect();
+        let mut table: BTreeSet<String> =
+            REFUSED.iter().chain(DROPPED).map(|(field, ..)| (*field).to_owned()).collect();
         let join = |object: &str, field: &str| {
             if object.is_empty() { field.to_owned() } else { format!("{object}.{field}") }
         };

@@ -209,7 +209,11 @@ fn namespaces(linux: &Linux, errors: &mut Vec<Violation>) -> BTreeMap<NamespaceK
             LinuxNamespaceType::Pid => NamespaceKind::Pid,
             LinuxNamespaceType::Network => NamespaceKind::Network,
             LinuxNamespaceType::Time => {
-                errors.push(Violation::invalid("linux.namespaces", "time namespaces are not supported", "leave it out"));
+                errors.push(Violation::invalid(
+                    "linux.namespaces",
+                    "time namespaces are not supported",
+                    "leave it out",
+                ));
                 continue;
             }
         };
@@ -232,8 +236,7 @@ fn namespaces(linux: &Linux, errors: &mut Vec<Violation>) -> BTreeMap<NamespaceK
 
 /// Ids of a range list; what makes sense of them is judged with the user namespace.
 pub(crate) fn ranges(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMapping> {
-    let one =
-        |m: &LinuxIdMapping| IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
+    let one = |m: &LinuxIdMapping| IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
     mappings.into_iter().flatten().map(one).collect()
 }
 
@@ -325,9 +328,8 @@ fn device_rule(rule: &LinuxDeviceCgroup) -> Option<DeviceRule> {
 /// Sysctls, by names that become paths below `/proc/sys`: `net.ipv4.ip_forward`.
 fn sysctls(linux: &Linux, errors: &mut Vec<Violation>) -> BTreeMap<String, String> {
     let is_name = |key: &str| {
-        key.split('.').all(|part| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-        })
+        key.split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')))
     };
     let mut sysctls = BTreeMap::new();
     for (key, value) in linux.sysctl().iter().flatten() {

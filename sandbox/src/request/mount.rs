@@ -233,8 +233,24 @@ fn options(mount: &Mount) -> Result<Options, String> {
 /// Whether an option has a recursive twin: OCI runtime spec, "Linux mount options".
 fn is_recursive(name: &str) -> bool {
     const TWINS: &[&str] = &[
-        "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "nosymfollow", "symfollow", "noatime", "atime",
-        "nodiratime", "diratime", "relatime", "norelatime", "strictatime", "nostrictatime",
+        "ro",
+        "rw",
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noexec",
+        "exec",
+        "nosymfollow",
+        "symfollow",
+        "noatime",
+        "atime",
+        "nodiratime",
+        "diratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
     ];
     TWINS.contains(&name)
 }

@@ -8,9 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use hardened_sandbox::DeviceFilter;
 use hardened_sandbox::bundle::DeviceRule;
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use super::legacy::rdma_settings;
 use super::settings::{Setting, read, write};

@@ -87,12 +87,12 @@ pub(super) fn write_all<'a>(settings: &[Setting], folder_of: impl Fn(&str) -> Op
 
 fn failed(setting: &Setting, error: io::Error) -> anyhow::Error {
     let Setting { controller, file, value, .. } = setting;
-    let why = match error.kind() {
-        ErrorKind::NotFound => {
-            format!("the limit {file} needs the cgroup controller {controller}, which this node lacks")
-        }
-        ErrorKind::ResourceBusy => format!("cannot set {file} to {value}: more than that is in use"),
-        _ => format!("cannot set {file} to {:?}", value.trim()),
+    let why = if error.kind() == ErrorKind::NotFound {
+        format!("the limit {file} needs the cgroup controller {controller}, which this node lacks")
+    } else if error.kind() == ErrorKind::ResourceBusy {
+        format!("cannot set {file} to {value}: more than that is in use")
+    } else {
+        format!("cannot set {file} to {:?}", value.trim())
     };
     anyhow!(error).context(why)
 }

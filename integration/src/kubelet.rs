@@ -122,7 +122,7 @@ fn of_container(
     config.args = texts(&container["args"]);
     config.working_dir = container["workingDir"].as_str().unwrap_or_default().to_owned();
     for mount in container["volumeMounts"].as_array().into_iter().flatten() {
-        config.mounts.push(of_mount(c, uid, spec, mount, subpaths)?);
+        config.mounts.push(of_mount(c, uid, spec, container["name"].as_str().unwrap_or_default(), mount, subpaths)?);
     }
     let (own, pod) = (&container["securityContext"], &spec["securityContext"]);
     let either = |key: &str| if own[key].is_null() { &pod[key] } else { &own[key] };
@@ -155,21 +155,32 @@ fn of_container(
     Ok(config)
 }
 
-fn of_mount(c: &Cri, uid: &str, spec: &Value, mount: &Value, subpaths: &mut Vec<Subpath>) -> Result<cri::Mount> {
+fn of_mount(
+    c: &Cri,
+    uid: &str,
+    spec: &Value,
+    container: &str,
+    mount: &Value,
+    subpaths: &mut Vec<Subpath>,
+) -> Result<cri::Mount> {
     let name = &mount["name"];
     let volume = spec["volumes"].as_array().into_iter().flatten().find(|v| v["name"] == *name).context("no volume")?;
     let pod = c.containerd().home().join("kubelet/pods").join(uid);
     let mut host_path = match volume["hostPath"]["path"].as_str() {
         Some(path) => path.to_owned(),
         None => {
-            let folder = pod.join("volumes").join(name.as_str().unwrap_or_default());
+            let folder = pod.join("volumes/kubernetes.io~empty-dir").join(name.as_str().unwrap_or_default());
             fs::create_dir_all(&folder)?;
             folder.display().to_string()
         }
     };
     fs::create_dir_all(Path::new(&host_path))?;
     if let Some(part) = mount["subPath"].as_str() {
-        let at = pod.join("volume-subpaths").join(subpaths.len().to_string());
+        let at = pod
+            .join("volume-subpaths")
+            .join(name.as_str().unwrap_or_default())
+            .join(container)
+            .join(subpaths.len().to_string());
         let subpath = Subpath::mount(&Path::new(&host_path).join(part), at)?;
         host_path = subpath.path().display().to_string();
         subpaths.push(subpath);

@@ -1,6 +1,6 @@
 //! What only the node can tell about a container, as a value: the decision never looks itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{FileId, NamespaceKind};
@@ -19,6 +19,8 @@ pub struct Observations {
     pub sources: BTreeMap<PathBuf, VolumeSource>,
     /// Where the paths are that the policy has rules for. What is not there has no entry.
     pub places: BTreeMap<PathBuf, Location>,
+    /// Those of them that a container may have made lead there: nothing is granted at such a place.
+    pub untrusted: BTreeSet<PathBuf>,
     /// The volumes that the kubelet keeps for this pod, with their paths: parts of them are mounted
     /// elsewhere for `subPath`.
     pub volumes: Vec<(PathBuf, Location)>,
@@ -41,6 +43,9 @@ pub struct VolumeSource {
     pub is_directory: bool,
     /// Where it lies; absent where nobody needs to know, since it is the pod's own.
     pub location: Option<Location>,
+    /// Another path of the host that shows it, by which people know it: the kubelet mounts parts of
+    /// volumes where their paths say nothing.
+    pub known_as: Option<PathBuf>,
     /// The mounts below it, with where they lie.
     pub below: Vec<(PathBuf, Location)>,
 }
@@ -82,6 +87,11 @@ impl Observations {
     /// What is at the source of a bind mount, as the spec spells it.
     pub(crate) fn source(&self, spelled: &Path) -> Option<&VolumeSource> {
         self.sources.get(spelled)
+    }
+
+    /// The path by which people know what is at the source of a bind mount.
+    pub(crate) fn known_as<'a>(&'a self, spelled: &'a Path) -> &'a Path {
+        self.source(spelled).and_then(|source| source.known_as.as_deref()).unwrap_or(spelled)
     }
 
     /// Whether a namespace that is joined is the host's.

@@ -150,7 +150,7 @@ fn at(file_system: &str, path: &str) -> Location {
 /// A source of a bind mount that lies somewhere else than its path says.
 fn source(path: &str, location: Location, below: Vec<(std::path::PathBuf, Location)>) -> VolumeSource {
     let file = FileId { device: 1, inode: 1 };
-    VolumeSource { path: path.into(), file, is_directory: true, location: Some(location), below }
+    VolumeSource { path: path.into(), file, is_directory: true, location: Some(location), known_as: None, below }
 }
 
 /// `subPath`: the kubelet mounts a part of a volume anew, below the pod's own folder.
@@ -227,7 +227,14 @@ fn what_leads_out_of_a_pods_own_folder_is_not_the_pods() {
     let spelled = volume("0aa-1", "data");
     let ask = |real: &str| {
         let file = FileId { device: 1, inode: 1 };
-        let found = VolumeSource { path: real.into(), file, is_directory: true, location: None, below: Vec::new() };
+        let found = VolumeSource {
+            path: real.into(),
+            file,
+            is_directory: true,
+            location: None,
+            known_as: None,
+            below: Vec::new(),
+        };
         let facts = Observations { sources: [(spelled.clone().into(), found)].into(), ..Observations::none(None) };
         let spec = spec(|s| bind(s, &spelled, &["ro"]));
         let request = Request::parse(&spec).unwrap();
@@ -316,7 +323,14 @@ fn paths_of_the_host_are_judged_by_the_longest_rule_and_by_where_they_really_are
     assert!(ask(&format!("{sandbox}/5a5a/shm"), "rw") && !ask(&format!("{sandbox}/6b6b/shm"), "rw"));
     // A link that leads away.
     let file = FileId { device: 1, inode: 1 };
-    let etc = VolumeSource { path: "/etc".into(), file, is_directory: true, location: None, below: Vec::new() };
+    let etc = VolumeSource {
+        path: "/etc".into(),
+        file,
+        is_directory: true,
+        location: None,
+        known_as: None,
+        below: Vec::new(),
+    };
     let facts = Observations { sources: [("/data/x".into(), etc)].into(), ..Observations::none(None) };
     let spec = spec(|s| bind(s, "/data/x", &["ro"]));
     let refusal =

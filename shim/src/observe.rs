@@ -48,7 +48,7 @@ fn look_at(spelled: &Path) -> Result<VolumeSource> {
     let handle = paths::open_without_links(&path).context("open it")?;
     let found = fs::File::from(handle).metadata().context("look at it")?;
     let file = FileId { device: found.dev(), inode: found.ino() };
-    Ok(VolumeSource { path, file, is_directory: found.is_dir(), location: None, below: Vec::new() })
+    Ok(VolumeSource { path, file, is_directory: found.is_dir(), location: None, known_as: None, below: Vec::new() })
 }
 
 /// Finds where sources lie that are not kept for the pod, with what is mounted below them, and where the
@@ -64,7 +64,13 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
         let Some(source) = observed.sources.get_mut(spelled) else { continue };
         let handle = paths::open_without_links(&source.path)
             .with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
-        source.location = Some(table.locate(&handle, &source.path)?);
+        let location = table.locate(&handle, &source.path)?;
+        if folder_of_volumes(request, spelled).is_some() {
+            // The shortest is what the others are mounted from, as a rule.
+            let others = table.shown_at(&location).filter(|path| *path != source.path);
+            source.known_as = others.min_by_key(|path| path.components().count());
+        }
+        source.location = Some(location);
         if *recursive {
             source.below = table.below(&source.path).collect();
         }
@@ -76,10 +82,12 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
             observed.volumes.push((volume, location));
         }
     }
-    for (path, real) in paths::resolve_all(policy.host_paths().into_iter()) {
+    for (path, resolved) in paths::resolve_all(policy.host_paths().into_iter()) {
         // It may have gone meanwhile: then nothing is there to be granted.
-        if let Ok(handle) = paths::open_without_links(&real) {
-            observed.places.insert(path, table.locate(&handle, &real)?);
+        let Ok(handle) = paths::open_without_links(&resolved.path) else { continue };
+        observed.places.insert(path.clone(), table.locate(&handle, &resolved.path)?);
+        if !resolved.is_trusted {
+            observed.untrusted.insert(path);
         }
     }
     Ok(())

@@ -274,8 +274,14 @@ pub(crate) fn read_link(link: &impl AsFd) -> io::Result<PathBuf> {
 /// Whether the process of a pidfd has ended: it is readable then (pidfd_open(2)).
 pub(crate) fn has_ended(process: &impl AsFd) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: process.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: `poll` is one pollfd, and is waited for no time.
-    check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into()).map(|ready| ready != 0)
+    loop {
+        // SAFETY: `poll` is one pollfd, and is waited for no time.
+        match check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into()) {
+            // Children end at any time, and tell by a signal.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|ready| ready != 0),
+        }
+    }
 }
 
 /// A handle on a process that cannot be reused: pidfd_open(2).

@@ -109,7 +109,9 @@ fn pod() -> Result<()> {
     cri.set_policy(POLICY)?;
     let pod = cri.pod("web")?;
     let secrets = cri.containerd().home().join("kubelet/pods");
-    let secrets = secrets.join(&pod.config().metadata.as_ref().context("metadata")?.uid).join("volumes/token");
+    let secrets = secrets
+        .join(&pod.config().metadata.as_ref().context("metadata")?.uid)
+        .join("volumes/kubernetes.io~projected/token");
     std::fs::create_dir_all(&secrets)?;
     std::fs::write(secrets.join("token"), "s3cr3t")?;
     let program = "echo the entrypoint reads $(cat /var/run/secrets/token); nc -l -p 9090 -w 1; nc -l -p 8080";

@@ -624,7 +624,7 @@ fn containerd_does_not_ask_what_is_offered(c: &Cri) -> Result<()> {
 
 fn mounts_do_not_propagate_out(c: &Cri) -> Result<()> {
     let pod = c.pod("propagation")?;
-    let data = kubelet(c, &pod, "volumes/data")?;
+    let data = kubelet(c, &pod, "volumes/kubernetes.io~empty-dir/data")?;
     let mut config = container_config("web", &["true"]);
     let mount = cri::Mount {
         propagation: cri::MountPropagation::PropagationBidirectional.into(),

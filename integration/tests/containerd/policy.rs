@@ -328,13 +328,9 @@ fn paths_of_the_host_are_known_by_their_other_names(c: &Containerd) -> Result<()
         folder.run(&["--mount", &volume], &["true"])
     };
     run("free")?.ok()?;
-    for (name, shows) in [("disk/engine", "link"), ("disk/engines", "named"), ("disk", "")] {
+    for name in ["disk/engine", "disk/engines", "disk", "link", "named", "."] {
         let out = run(name)?;
-        let words = format!("{} (which shows {}", at(name), at(shows));
-        ensure!(out.status != 0 && out.stderr.contains(&words), "{name}: {out:?}");
-    }
-    for name in ["link", "named", "."] {
-        ensure!(run(name)?.stderr.contains("of the host is mounted"), "{name}");
+        ensure!(out.status != 0 && out.stderr.contains("of the host is mounted"), "{name}: {out:?}");
     }
     ensure!(Command::new("umount").arg(at("named")).status()?.success());
     Ok(())

@@ -221,10 +221,11 @@ fn with_volume(c: &Containerd, program: &str, volume: &Path, options: &[&str]) -
 fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
     let volume = c.volume()?;
     fs::create_dir(volume.join("below"))?;
-    // Another file system below, in a mount namespace that ends with the program.
-    let script = format!("mount -t tmpfs t {0}/below && exec \"$@\"", volume.display());
+    fs::create_dir(volume.join("other"))?;
+    // A mount of its own below, in a mount namespace that ends with the program.
+    let script = format!("mount --bind {0}/other {0}/below && exec \"$@\"", volume.display());
     let program = "touch /srv/below/x; sleep 1000";
-    for (options, written) in [(["rbind", "ro"], true), (["rbind", "rro"], false)] {
+    for (options, written) in [(["rbind", "rw"], true), (["rbind", "ro"], false), (["rbind", "rro"], false)] {
         let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
         let direct = Direct::start_under(
             c,
@@ -236,6 +237,7 @@ fn recursive_read_only_reaches_the_mounts_below(c: &Containerd) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(300));
         let below = format!("/proc/{}/root/srv/below/x", direct.pid()?);
         ensure!(Path::new(&below).exists() == written, "{options:?}");
+        drop(fs::remove_file(&below));
         direct.end()?;
     }
     Ok(())

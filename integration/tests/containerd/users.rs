@@ -148,7 +148,7 @@ fn the_sandbox_is_the_same_in_a_user_namespace(c: &Cri) -> Result<()> {
 
 fn volumes_of_a_user_namespace_have_its_owners(c: &Cri) -> Result<()> {
     let pod = pod_in_a_user_namespace(c, "users-volume")?;
-    let data = kubelet(c, &pod, "volumes/data")?;
+    let data = kubelet(c, &pod, "volumes/kubernetes.io~empty-dir/data")?;
     // As the kubelet's own folders: nobody but root of the host comes here.
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
     fs::write(data.join("secret"), "of root")?;

@@ -20,18 +20,28 @@ pub fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?)
 }
 
+/// Where a path of the policy leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The path without links.
+    pub path: PathBuf,
+    /// Whether no container can have made it lead there: no link on the way lies in a place to which
+    /// another of the policy's paths leads, and which a container may have for writing.
+    pub is_trusted: bool,
+}
+
 /// Where paths of the policy lead, symbolic links followed. What does not exist leads nowhere.
-///
-/// A link is followed only where no container can have made it: one that lies in a place to which
-/// another of these paths leads could lead anywhere, and so its path leads nowhere.
 #[must_use]
-pub fn resolve_all<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeMap<PathBuf, PathBuf> {
+pub fn resolve_all<'a>(paths: impl Iterator<Item = &'a Path>) -> BTreeMap<PathBuf, Resolved> {
     let found: Vec<(&Path, Followed)> = paths.filter_map(|path| Some((path, follow(path).ok()?))).collect();
-    let is_trusted = |(_, followed): &&(&Path, Followed)| {
-        let mut others = found.iter().map(|(_, other)| &other.path);
-        followed.links.iter().all(|link| others.all(|other| !link.starts_with(other)))
+    let is_trusted = |followed: &Followed| {
+        followed.links.iter().all(|link| found.iter().all(|(_, other)| !link.starts_with(&other.path)))
     };
-    found.iter().filter(is_trusted).map(|(path, followed)| ((*path).to_owned(), followed.path.clone())).collect()
+    let resolve = |(path, followed): &(&Path, Followed)| {
+        let resolved = Resolved { path: followed.path.clone(), is_trusted: is_trusted(followed) };
+        ((*path).to_owned(), resolved)
+    };
+    found.iter().map(resolve).collect()
 }
 
 /// What a path leads to.
@@ -77,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_that_a_container_may_have_made_lead_nowhere() {
+    fn links_that_a_container_may_have_made_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let at = |name: &str| root.join(name);
@@ -88,13 +98,14 @@ mod tests {
         symlink("/etc", at("granted/planted")).unwrap();
         symlink("loop", at("loop")).unwrap();
         let alone = |name: &str| resolve_all(std::iter::once(at(name).as_path())).remove(&at(name));
-        assert_eq!(alone("mnt/data"), Some(at("disk/data")));
-        assert_eq!(alone("granted/planted"), Some("/etc".into()));
+        let leads = |path: PathBuf, is_trusted| Some(Resolved { path, is_trusted });
+        assert_eq!(alone("mnt/data"), leads(at("disk/data"), true));
+        assert_eq!(alone("granted/planted"), leads("/etc".into(), true));
         assert_eq!((alone("loop"), alone("nowhere")), (None, None));
         let all = ["granted", "granted/planted", "mnt/data", "other"].map(at);
-        let found = resolve_all(all.iter().map(PathBuf::as_path));
-        assert_eq!(found.get(&at("granted/planted")), None);
-        assert_eq!(found.len(), 3);
+        let mut found = resolve_all(all.iter().map(PathBuf::as_path));
+        assert_eq!(found.remove(&at("granted/planted")), leads("/etc".into(), false));
+        assert!(found.len() == 3 && found.values().all(|other| other.is_trusted), "{found:?}");
     }
 
     #[test]

@@ -60,9 +60,12 @@ pub(crate) fn judge(
         }
     }
     let access = granted(spelled, source, recursive, sandbox, observed);
-    let what = match source.filter(|source| source.path != *spelled) {
-        Some(source) => format!("{} (which is {})", spelled.display(), source.path.display()),
-        None => spelled.display().to_string(),
+    let what = match source {
+        Some(VolumeSource { known_as: Some(path), .. }) => path.display().to_string(),
+        Some(source) if source.path != *spelled => {
+            format!("{} (which is {})", spelled.display(), source.path.display())
+        }
+        Some(_) | None => spelled.display().to_string(),
     };
     match access {
         Ok(access) => Verdict::Hosts { access, what },
@@ -195,11 +198,12 @@ fn granted(
 /// How a profile grants what lies at a place: by the rule whose own place is innermost around it, as far
 /// as all rules whose places lie below allow the same.
 fn access_at(paths: &HostPaths, location: &Location, observed: &Observations) -> Option<Access> {
+    let trusted = |path: &Path, access| if observed.untrusted.contains(path) { None } else { access };
     let places = || paths.grants().filter_map(|(path, access)| Some((path, access, observed.places.get(path)?)));
     let around = places().filter_map(|(path, _, place)| {
         let rest = location.path.strip_prefix(&place.path).ok().filter(|_| location.is_within(place))?;
         let named: PathBuf = path.join(rest).components().collect();
-        Some((place.path.components().count(), paths.access(&named)))
+        Some((place.path.components().count(), trusted(path, paths.access(&named))))
     });
     // Two paths of one place: the stricter.
     let innermost = around.reduce(|one, other| match one.0.cmp(&other.0) {
@@ -209,7 +213,7 @@ fn access_at(paths: &HostPaths, location: &Location, observed: &Observations) ->
     });
     let own = innermost.map_or(paths.other(), |(_, access)| access);
     let below = places().filter(|(_, _, place)| place.is_within(location) && *place != location);
-    below.map(|(_, access, _)| access).fold(own, Option::min)
+    below.map(|(path, access, _)| trusted(path, access)).fold(own, Option::min)
 }
 
 #[cfg(test)]
@@ -290,6 +294,7 @@ mod tests {
                 file: crate::bundle::FileId { device: 1, inode: 1 },
                 is_directory: true,
                 location: Some(location),
+                known_as: None,
                 below: Vec::new(),
             };
             let observed = Observations {
@@ -342,6 +347,7 @@ mod tests {
                 file: crate::bundle::FileId { device: 1, inode: 1 },
                 is_directory: true,
                 location: Some(location),
+                known_as: None,
                 below: below.iter().map(|location| ("/x/below".into(), location.clone())).collect(),
             };
             granted(Path::new("/x"), Some(&source), true, &sandbox, &observed)
@@ -353,6 +359,17 @@ mod tests {
         assert_eq!(access(at("8:1", "/etc/ssh"), &[]), Ok(None));
         assert_eq!(access(at("8:1", "/"), &[]), Ok(None));
         assert_eq!(access(at("8:17", "/y"), &[]), Ok(Some(Access::ReadOnly)));
+        // A link that a container may have made grants nothing, and still denies.
+        let observed = Observations { untrusted: ["/srv".into()].into(), ..observed.clone() };
+        let source = VolumeSource {
+            path: "/x".into(),
+            file: crate::bundle::FileId { device: 1, inode: 1 },
+            is_directory: true,
+            location: Some(at("8:1", "/srv/a")),
+            known_as: None,
+            below: Vec::new(),
+        };
+        assert_eq!(granted(Path::new("/x"), Some(&source), true, &sandbox, &observed), Ok(None));
         // What is mounted below comes along.
         assert_eq!(access(at("8:1", "/srv/a"), &[at("8:1", "/etc/ssh")]), Err("/x/below".to_owned()));
         assert_eq!(access(at("8:1", "/srv/a"), &[at("8:17", "/")]), Ok(Some(Access::ReadOnly)));

@@ -95,7 +95,7 @@ fn check_source(
         None => Violation::policy(
             format!("mounts[{at}]"),
             format!("{what} of the host is mounted, which the profile does not grant"),
-            grant_advice(source, !mount.flags.contains(MountFlag::ReadOnly)),
+            grant_advice(observed.known_as(source), !mount.flags.contains(MountFlag::ReadOnly)),
         ),
         Some(Access::ReadOnly) if !mount.flags.contains(MountFlag::ReadOnly) => Violation::policy(
             format!("mounts[{at}]"),

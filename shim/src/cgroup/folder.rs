@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// The folder and all below it, parents first; none where it is gone.
@@ -58,6 +58,29 @@ pub(super) fn processes(folder: &Path) -> io::Result<Vec<i32>> {
     // A process of another pid namespace is 0.
     all.retain(|pid| *pid > 0);
     Ok(all)
+}
+
+/// The sticky bit, which a cgroup of ours is born with, and which means nothing else there: what makes
+/// the folder sets it in the same call.
+const BORN_HERE: u32 = 0o1000;
+
+/// Makes a folder that says from its first moment on that a launcher of ours makes it.
+pub(super) fn make_marked(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(BORN_HERE | 0o755).create(folder)
+}
+
+/// Removes a folder that a launcher of ours has made, and that nobody has come into.
+pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(folder) {
+        Ok(found) if found.mode() & BORN_HERE != 0 => {}
+        Ok(_) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::ResourceBusy || is_gone(&error) => Ok(()),
+        result => result,
+    }
 }
 
 /// Removes a folder and those below it, once. That it is gone already is as well.

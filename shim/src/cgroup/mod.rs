@@ -147,7 +147,8 @@ impl Cgroup {
             for component in &self.location() {
                 folder.push(component);
                 let is_own = folder == own;
-                match fs::create_dir(&folder) {
+                let made_now = if is_own { folder::make_marked(&folder) } else { fs::create_dir(&folder) };
+                match made_now {
                     Ok(()) => made.push(folder.clone()),
                     Err(error) if error.kind() == ErrorKind::AlreadyExists && is_own => return Err(self.taken(own)),
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -388,6 +389,10 @@ impl Cgroup {
         }
         for (_, folder) in own {
             remove(&folder).await.with_context(|| format!("remove {}", folder.display()))?;
+        }
+        // A launcher that was killed had no time to say whose it is.
+        for folder in hierarchies()?.all.iter().map(|hierarchy| self.in_hierarchy(hierarchy)) {
+            folder::remove_unfinished(&folder).with_context(|| format!("remove {}", folder.display()))?;
         }
         Ok(())
     }

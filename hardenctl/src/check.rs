@@ -5,58 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Reason, Refusal, judge as judge_spec};
-use serde::Serialize;
+use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, judge as judge_spec};
 
-use crate::cli::Format;
+use crate::args::Format;
 use crate::manifest::{self, Content, Object};
+use crate::report::{Change, Finding, Report, Verdict};
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
-use crate::{pod, policy, sarif};
-
-/// The verdict on one object.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) file: PathBuf,
-    pub(crate) line: usize,
-    pub(crate) kind: String,
-    pub(crate) name: String,
-    pub(crate) namespace: String,
-    pub(crate) containers: Vec<Verdict>,
-}
-
-/// The verdict on one container.
-#[derive(Debug, Serialize)]
-pub(crate) struct Verdict {
-    /// Empty for the pod's own sandbox, and for an OCI spec.
-    pub(crate) name: String,
-    /// `containers`, `initContainers`, `ephemeralContainers`, or empty.
-    pub(crate) list: String,
-    pub(crate) admitted: bool,
-    /// Rule and profile that decided, with file and line.
-    pub(crate) by: String,
-    pub(crate) violations: Vec<Finding>,
-    /// What is changed without asking.
-    pub(crate) tightened: Vec<Change>,
-    /// What may break because of it.
-    pub(crate) warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) reason: Reason,
-    pub(crate) field: String,
-    pub(crate) problem: String,
-    pub(crate) advice: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Change {
-    pub(crate) field: String,
-    pub(crate) change: String,
-}
+use crate::{pod, policy_source, sarif};
 
 pub(crate) fn run(policy: &Path, format: Format, namespace: &str, files: &[PathBuf]) -> Result<ExitCode> {
-    let policy = policy::read(policy)?;
+    let policy = policy_source::read(policy)?;
     let mut reports = Vec::new();
     for object in manifest::read(files)? {
         reports.push(judge(object, namespace, &policy)?);

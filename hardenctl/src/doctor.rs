@@ -10,6 +10,7 @@ use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, KernelSupport, OWN_APPARMOR, handler_of};
 use serde::Serialize;
 
+use crate::policy_source;
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
 /// One thing that was looked at.
@@ -36,7 +37,7 @@ enum State {
 }
 
 pub(crate) fn run(json: bool, labels: bool, policy: &Path) -> Result<ExitCode> {
-    crate::policy::check_path(policy)?;
+    policy_source::check_path(policy)?;
     let findings = examine(policy);
     let bad = findings.iter().any(|f| f.state == State::Bad);
     if json {
@@ -69,7 +70,7 @@ fn label_value(found: &str) -> String {
 
 fn examine(folder: &Path) -> Vec<Finding> {
     let host = probe();
-    let policy = policy_files::load(folder, policy_files::Trust::Root, crate::policy::arch());
+    let policy = policy_files::load(folder, policy_files::Trust::Root, policy_source::arch());
     let best_effort = policy.as_ref().is_ok_and(Policy::takes_old_landlock);
     let mut all = kernel(&host);
     all.extend(host.missing().map(|feature| lacking(feature, best_effort)));

@@ -9,13 +9,13 @@ use hardened_sandbox::policy::Policy;
 use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, Summary, judge};
 use oci_spec::runtime::Spec;
 
+use crate::facts::with_calls;
 use crate::manifest::{self, Content};
-use crate::policy::with_calls;
 use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN, rows};
-use crate::{pod, policy};
+use crate::{pod, policy_source};
 
 pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
-    let policy = policy::read(policy)?;
+    let policy = policy_source::read(policy)?;
     let mut all = Vec::new();
     for object in manifest::read(&[file.to_owned()])? {
         let (observed, specs): (Observations, Vec<(String, Spec)>) = match &object.content {

@@ -1,13 +1,17 @@
 //! `hardenctl`: what a person or a CI job runs to check, explain and install hardened.
 
+mod args;
 mod check;
 mod cli;
 mod doctor;
 mod explain;
+mod facts;
 mod install;
 mod manifest;
 mod pod;
 mod policy;
+mod policy_source;
+mod report;
 mod sarif;
 mod style;
 

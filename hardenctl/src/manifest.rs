@@ -11,7 +11,7 @@ use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cli::HANDLER;
+use crate::args::HANDLER;
 
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 20;

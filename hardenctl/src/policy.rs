@@ -1,17 +1,18 @@
 //! `hardenctl policy`: lint, show, diff, match, schema.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use hardened_node::policy_files;
-use hardened_sandbox::policy::{Policy, PolicyErrors, PolicyFile, Profile};
-use hardened_sandbox::seccomp::Arch;
-use hardened_sandbox::{Identity, Kind, Sandbox};
+use hardened_sandbox::policy::{Policy, PolicyFile, Profile};
+use hardened_sandbox::{Identity, Kind};
 
-use crate::cli::{HANDLER, PolicyPath, dns_label};
+use crate::args::{HANDLER, PolicyPath, dns_label};
+use crate::facts::{calls, facts};
+use crate::policy_source::{check_path, parse, read};
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, rows};
 
 #[derive(Debug, Subcommand)]
@@ -76,32 +77,6 @@ pub(crate) enum Command {
     },
     /// Prints the JSON Schema of policy files, by which editors complete them.
     Schema,
-}
-
-/// The architecture that policies are read for; any, where this machine is one without filters.
-pub(crate) fn arch() -> Arch {
-    Arch::native().unwrap_or(Arch::X86_64)
-}
-
-/// Reads a policy from a folder or file of anybody's.
-pub(crate) fn read(path: &Path) -> Result<Policy> {
-    check_path(path)?;
-    Ok(parse(path)?)
-}
-
-/// A node may be without its policy folder. One that a person names is meant to be there.
-pub(crate) fn check_path(path: &Path) -> Result<()> {
-    if !path.exists() && path != Path::new(policy_files::FOLDER) {
-        bail!("{}: no such policy file or folder", path.display());
-    }
-    Ok(())
-}
-
-fn parse(path: &Path) -> Result<Policy, PolicyErrors> {
-    if path.is_file() {
-        return policy_files::load_file(path, arch());
-    }
-    policy_files::load(path, policy_files::Trust::Anyone, arch())
 }
 
 impl Command {
@@ -201,30 +176,6 @@ fn show(policy: &Policy, json: bool, only: Option<&str>) -> Result<ExitCode> {
         rows(&facts(profile));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A profile, a line for each thing that it decides.
-pub(crate) fn facts(profile: &Profile) -> Vec<(String, String)> {
-    with_calls(profile.describe(), profile.sandbox())
-}
-
-/// The lines of a sandbox, with the number of its system calls.
-pub(crate) fn with_calls(mut lines: Vec<(String, String)>, sandbox: &Sandbox) -> Vec<(String, String)> {
-    let arch = sandbox.filter().arch();
-    let all = arch.calls().count();
-    let allowed = calls(sandbox).len();
-    lines.insert(1, ("system calls".to_owned(), format!("{allowed} of {all} named, some by argument")));
-    lines
-}
-
-/// Calls that are allowed, with some arguments at least.
-fn calls(sandbox: &Sandbox) -> BTreeSet<&'static str> {
-    let filter = sandbox.filter();
-    let allowed = |number| {
-        let rules = filter.of(number);
-        rules.iter().any(|r| r.action.allows()) || (rules.is_empty() && filter.default().allows())
-    };
-    filter.arch().calls().filter(|(_, number)| allowed(*number)).map(|(name, _)| name).collect()
 }
 
 fn diff(before: &Policy, after: &Policy, json: bool) -> Result<ExitCode> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::check::Report;
+use crate::report::Report;
 
 pub(crate) fn log(reports: &[Report]) -> Value {
     let mut results = Vec::new();

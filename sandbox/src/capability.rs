@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use oci_spec::runtime::{Capabilities, Capability};
+use oci_spec::runtime::{Capabilities as OciCapabilities, Capability};
 
 /// Capability names in the order of their kernel numbers (linux/capability.h), without `CAP_`.
 const NAMES: [&str; 41] = [
@@ -93,7 +93,7 @@ impl CapabilitySet {
 
     /// The set that a spec lists.
     #[must_use]
-    pub fn from_oci(capabilities: Option<&Capabilities>) -> Self {
+    pub fn from_oci(capabilities: Option<&OciCapabilities>) -> Self {
         capabilities.into_iter().flatten().fold(Self::EMPTY, |set, capability| {
             // oci-spec prints a capability as `CAP_NAME`.
             capability.to_string().parse::<Self>().map_or(set, |one| set.union(one))
@@ -102,7 +102,7 @@ impl CapabilitySet {
 
     /// As an OCI list.
     #[must_use]
-    pub fn to_oci(self) -> Capabilities {
+    pub fn to_oci(self) -> OciCapabilities {
         self.names().filter_map(|name| Capability::from_str(name).ok()).collect()
     }
 
@@ -202,6 +202,22 @@ impl fmt::Debug for CapabilitySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CapabilitySet({self})")
     }
+}
+
+/// The five capability sets of a process: capabilities(7).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// The most that any later `execve` can give.
+    pub bounding: CapabilitySet,
+    /// What the kernel checks.
+    pub effective: CapabilitySet,
+    /// What effective may be raised to.
+    pub permitted: CapabilitySet,
+    /// What survives `execve` of a file with inheritable capabilities.
+    pub inheritable: CapabilitySet,
+    /// What survives `execve` of any file.
+    pub ambient: CapabilitySet,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::decide::Admission;
+use crate::decide::{self, Admission};
 use crate::label;
 use crate::policy::Profile;
 use crate::refusal::Note;
@@ -98,7 +98,7 @@ impl Sandbox {
             (
                 "AppArmor",
                 list(
-                    &mut label::own_apparmor(self).map(str::to_owned).into_iter().chain(self.apparmor.iter().cloned()),
+                    &mut decide::own_apparmor(self).map(str::to_owned).into_iter().chain(self.apparmor.iter().cloned()),
                 ),
             ),
             ("SELinux types too", list(&mut self.selinux_types.iter().cloned())),

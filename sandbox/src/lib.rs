@@ -12,19 +12,20 @@
 
 #![forbid(unsafe_code)]
 
-mod annotation;
 pub mod bundle;
 pub mod capability;
 mod decide;
 mod describe;
 mod device_filter;
 mod feature;
+mod identity;
 mod kernel;
 mod label;
 pub mod landlock_plan;
 mod mask_plan;
 mod observations;
 mod path;
+mod pattern;
 mod placement;
 mod plan;
 pub mod policy;
@@ -34,11 +35,14 @@ mod request;
 mod sandbox;
 pub mod seccomp;
 
-pub use annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
-pub use decide::{Admission, ExecAdmission, UserNamespace, decide, folder_of_volumes, judge, sources_to_locate};
+pub use decide::{
+    ANNOTATIONS, Admission, ExecAdmission, PROFILE_ANNOTATION, UserNamespace, decide, folder_of_volumes, judge,
+    sources_to_locate,
+};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};
+pub use identity::{Identity, Kind, handler_of};
 pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};
 pub use label::OWN_APPARMOR;
 pub use mask_plan::MaskPlan;
@@ -46,5 +50,5 @@ pub use observations::{Joined, Location, Observations, VolumeSource};
 pub use placement::{CgroupMounts, Namespaces, Placement};
 pub use plan::LockdownPlan;
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
-pub use request::{Identity, Kind, ProcessRequest, Request, handler_of};
+pub use request::{ProcessRequest, Request};
 pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users, grant_advice};

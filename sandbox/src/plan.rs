@@ -3,26 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::capability::CapabilitySet;
+use crate::capability::Capabilities;
 use crate::landlock_plan::{ExecRestriction, LandlockPlan};
 use crate::mask_plan::MaskPlan;
 use crate::seccomp::Program;
-
-/// The five capability sets of a process: capabilities(7).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Capabilities {
-    /// The most that any later `execve` can give.
-    pub bounding: CapabilitySet,
-    /// What the kernel checks.
-    pub effective: CapabilitySet,
-    /// What effective may be raised to.
-    pub permitted: CapabilitySet,
-    /// What survives `execve` of a file with inheritable capabilities.
-    pub inheritable: CapabilitySet,
-    /// What survives `execve` of any file.
-    pub ambient: CapabilitySet,
-}
 
 /// Everything that the child needs, compiled by the parent. What is absent is said to be: a field
 /// that is missing is no plan.

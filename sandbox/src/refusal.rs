@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::request::{Identity, Kind};
+use crate::identity::{Identity, Kind};
 
 /// Which kind of refusal it is; decides the gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

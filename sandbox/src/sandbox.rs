@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::host_paths::{Access, HostPaths, grant_advice};
 use crate::capability::CapabilitySet;
-use crate::policy::Patterns;
+use crate::pattern::Patterns;
 use crate::seccomp::Filter;
 
 /// What a container may do. Two sandboxes have a meet: what both allow.

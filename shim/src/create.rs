@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::launcher::wire::{self, Descriptor, Descriptors, RootfsMount, Task};
 use crate::launcher::{self, Launched};
 use crate::process::Process;
-use crate::service::Shim;
+use crate::registry::Shim;
 use crate::state::{self, InitRecord, Record, StateDir};
 use crate::stdio::{Console, Io, Streams, await_readers};
 use crate::{id, observe, runtime_options, sys};

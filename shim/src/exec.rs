@@ -15,7 +15,7 @@ use crate::launcher;
 use crate::launcher::wire::{Descriptor, Descriptors, Request, Task};
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
-use crate::service::Shim;
+use crate::registry::Shim;
 use crate::stdio::Streams;
 use crate::sys::ignore;
 

@@ -23,6 +23,7 @@ mod observe;
 mod oom;
 mod process;
 mod reaper;
+mod registry;
 mod runtime_options;
 mod server;
 mod service;

@@ -16,7 +16,8 @@ use ttrpc::asynchronous::transport::Listener;
 use crate::events::Publisher;
 use crate::launcher::Program;
 use crate::reaper::Reaper;
-use crate::service::{Service, Shim};
+use crate::registry::Shim;
+use crate::service::Service;
 use crate::{logging, sys};
 
 /// One name for containerd 1.x, one for 2.x; the messages are the same.

@@ -1,9 +1,6 @@
 //! The Task service: containerd's calls, answered.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api::{
@@ -17,97 +14,16 @@ use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc::Code;
 use hardened_sandbox::bundle::Resources;
-use hardened_sandbox::{ExecAdmission, KernelSupport};
-use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
 use crate::container::Container;
-use crate::events::{Publisher, timestamp};
+use crate::events::timestamp;
 use crate::fault::{Fault, Result};
-use crate::launcher::{self, Program};
 use crate::process::Phase;
-use crate::reaper::Reaper;
-use crate::{create, exec, metrics, sys};
-
-/// The shim of one pod.
-#[derive(Debug)]
-pub(crate) struct Shim {
-    pub(crate) namespace: String,
-    pub(crate) kernel: KernelSupport,
-    pub(crate) program: Program,
-    pub(crate) reaper: Reaper,
-    pub(crate) publisher: Publisher,
-    tables: Mutex<Tables>,
-    shutdown: Notify,
-    counter: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Tables {
-    containers: HashMap<String, Arc<Container>>,
-    /// Containers that are being created.
-    creating: Vec<String>,
-    /// Status pipes of parked inits, by container.
-    parked: HashMap<String, OwnedFd>,
-    /// Execs that may run and have not started, by container and exec.
-    admitted: HashMap<(String, String), ExecAdmission>,
-}
+use crate::registry::Shim;
+use crate::{create, exec, launcher, metrics, sys};
 
 impl Shim {
-    pub(crate) fn new(
-        namespace: String,
-        kernel: KernelSupport,
-        program: Program,
-        reaper: Reaper,
-        publisher: Publisher,
-    ) -> Self {
-        Self {
-            namespace,
-            kernel,
-            program,
-            reaper,
-            publisher,
-            tables: Mutex::default(),
-            shutdown: Notify::new(),
-            counter: AtomicU64::new(0),
-        }
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn container(&self, id: &str) -> Result<Arc<Container>> {
-        self.tables().containers.get(id).cloned().ok_or_else(|| Fault::not_found(format!("no container {id} here")))
-    }
-
-    /// A number that was not given before.
-    pub(crate) fn next(&self) -> u64 {
-        self.counter.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn park(&self, id: &str, status: OwnedFd) {
-        self.tables().parked.insert(id.to_owned(), status);
-    }
-
-    pub(crate) fn admit(&self, id: &str, exec_id: &str, admission: ExecAdmission) {
-        self.tables().admitted.insert((id.to_owned(), exec_id.to_owned()), admission);
-    }
-
-    pub(crate) fn admitted(&self, id: &str, exec_id: &str) -> Option<ExecAdmission> {
-        self.tables().admitted.remove(&(id.to_owned(), exec_id.to_owned()))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        let tables = self.tables();
-        tables.containers.is_empty() && tables.creating.is_empty()
-    }
-
-    /// Waits for containerd to end this shim.
-    pub(crate) async fn shut_down(&self) {
-        self.shutdown.notified().await;
-    }
-
     async fn create(&self, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         let id = request.id.clone();
         {

@@ -16,7 +16,7 @@ use hardened_sandbox::handler_of;
 
 use self::containerd::{Layout, on_node};
 use self::files::{Applied, Record};
-use crate::cli::{HANDLER, directory, dns_label};
+use crate::args::{HANDLER, directory, dns_label};
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
 /// The policy that a node gets where it has none.

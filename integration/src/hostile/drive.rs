@@ -15,7 +15,7 @@ use containerd_shim_protos::ttrpc::{self, context};
 use serde_json::Value;
 
 use super::case::Case;
-use super::host::Host;
+use super::host::{Host, mark};
 use super::plant;
 use super::swap::{Swapper, pair};
 use crate::direct::Direct;
@@ -177,7 +177,7 @@ impl<'a> Range<'a> {
 
     /// Ends the shim and what it left, by force.
     fn end_shim(&mut self, id: &str, bundle: &Path) -> Result<()> {
-        let (launch, mark) = (format!(" launch {}/", self.c.namespace()), plant::mark(self.c.namespace()));
+        let (launch, mark) = (format!(" launch {}/", self.c.namespace()), mark(self.c.namespace()));
         let shim = self.shim_pid().unwrap_or(-1);
         let all = processes()?.into_iter();
         let below = |pid| std::iter::successors(Some(pid), |pid| crate::parent(*pid)).take(50).any(|pid| pid == shim);

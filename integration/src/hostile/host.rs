@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::plant::node;
+use super::node::node;
 use crate::{Containerd, parent, processes};
 
 /// Folders of the host whose every name and time is watched.
@@ -251,8 +251,13 @@ fn folders(root: &Path, depth: u32) -> Vec<String> {
 
 /// Launchers, and processes of containers.
 fn left(shim: i32, namespace: &str) -> Result<Vec<String>> {
-    let (launch, mark) = (format!(" launch {namespace}/"), super::plant::mark(namespace));
+    let (launch, mark) = (format!(" launch {namespace}/"), mark(namespace));
     let all = processes()?.into_iter();
     let ours = all.filter(|(pid, line)| line.contains(&launch) || line.contains(&mark) || parent(*pid) == Some(shim));
     Ok(ours.map(|(pid, line)| format!("process {pid} is left: {line}")).collect())
+}
+
+/// The last word of every payload's command line.
+pub(super) fn mark(namespace: &str) -> String {
+    format!("payload-of-{namespace}")
 }

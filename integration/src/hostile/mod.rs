@@ -8,6 +8,7 @@ mod case;
 mod drive;
 mod generate;
 mod host;
+mod node;
 mod plant;
 mod random;
 mod swap;

@@ -1,9 +1,8 @@
 //! A case on disk: image, volumes and bundle.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +10,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::case::{Case, Entry, Kind, bytes};
-use super::host::Sentinels;
+use super::host::{Sentinels, mark};
+use super::node::node;
 
 /// Folders of every image.
 const FOLDERS: &[&str] =
@@ -79,16 +79,6 @@ fn make(root: &Path, entry: &Entry, sentinels: &Sentinels) -> io::Result<()> {
 /// The target of a link, with the host's folders in place of their names.
 pub(super) fn link(target: &str, sentinels: &Sentinels) -> OsString {
     bytes(&sentinels.name_in(target))
-}
-
-pub(super) fn node(path: &Path, kind: libc::mode_t, device: libc::dev_t) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: the path ends in NUL.
-    if unsafe { libc::mknod(path.as_ptr(), kind | 0o666, device) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// Who a container is, and where its files are.
@@ -166,9 +156,4 @@ pub(super) fn process(case: &Case, cwd: &str, namespace: &str) -> Value {
 
 fn environment(case: &Case) -> Value {
     if case.home { json!(["PATH=/bin", "HOME=/tmp"]) } else { json!(["PATH=/bin"]) }
-}
-
-/// The last word of every payload's command line.
-pub(super) fn mark(namespace: &str) -> String {
-    format!("payload-of-{namespace}")
 }

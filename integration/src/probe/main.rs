@@ -54,7 +54,7 @@ impl Outcome {
     fn of_socket(result: libc::c_long) -> Self {
         match Self::of(result) {
             Self::Allowed if result < 0 && errno() == libc::EPROTONOSUPPORT => Self::Denied(libc::EPROTONOSUPPORT),
-            outcome => outcome,
+            outcome @ (Self::Allowed | Self::Denied(_) | Self::Killed(_) | Self::Absent) => outcome,
         }
     }
 

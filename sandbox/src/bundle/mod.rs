@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::mount::{FileId, IdMapping, IdMappings, Mount, MountFlag, MountFlags, MountKind, Propagation, Volume};
 pub use self::resources::Resources;
 pub use self::write::{Places, write};
-use crate::plan::Capabilities;
+use crate::capability::Capabilities;
 
 /// A container, as decided. Made by an admission, and by nothing else but the launcher that receives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

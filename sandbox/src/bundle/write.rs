@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 };
 
 use super::{Bundle, DeviceNode, Hook, Hooks, IdMapping, MountKind, Namespace, NamespaceKind, Process, Propagation};
-use crate::plan::Capabilities;
+use crate::capability::Capabilities;
 
 /// Where libcontainer finds what the launcher has prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! The effective sandbox: node's profile ∧ profile that the pod asks for ∧ what the spec itself asks for.
 
-use crate::annotation;
+use super::annotation;
+use crate::identity::{Identity, Kind};
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
 use crate::policy::Policy;
 use crate::profile::BuiltIn;
 use crate::refusal::Violation;
-use crate::request::{Identity, Kind, Request};
+use crate::request::Request;
 use crate::sandbox::Sandbox;
 use crate::seccomp::Filter;
 

@@ -2,9 +2,11 @@
 //!
 //! Pure. Each area checks and hardens its own part, from the same [`Sandbox`].
 
+mod annotation;
 mod devices;
 mod effective;
 mod host_paths;
+mod labels;
 mod mounts;
 mod namespaces;
 mod process;
@@ -14,8 +16,8 @@ use oci_spec::runtime::Spec;
 
 use crate::bundle::{Bundle, CgroupPath};
 use crate::feature::Feature;
+use crate::identity::Identity;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
-use crate::label;
 use crate::landlock_plan::{ExecRestriction, LandlockPlan};
 use crate::mask_plan::MaskPlan;
 use crate::observations::Observations;
@@ -23,11 +25,13 @@ use crate::plan::LockdownPlan;
 use crate::policy::Policy;
 use crate::profile;
 use crate::refusal::{Note, Refusal, Violation};
-use crate::request::{Identity, ProcessRequest, Request};
+use crate::request::{ProcessRequest, Request};
 use crate::sandbox::Sandbox;
 use crate::seccomp::{Filter, Program};
 
+pub use self::annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
 pub use self::host_paths::{folder_of_volumes, sources_to_locate};
+pub(crate) use self::labels::own_apparmor;
 pub use self::user_namespace::UserNamespace;
 
 /// A container that may start.
@@ -197,7 +201,7 @@ pub fn decide(
     let sandbox = effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
     // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
     let default_label = choice.profile.selinux();
-    label::check_default(default_label, kernel, &mut violations);
+    labels::check_default(default_label, kernel, &mut violations);
     check(request, &sandbox, observed, kernel, &mut violations);
     let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
     if !violations.is_empty() {
@@ -323,7 +327,7 @@ fn harden(
     }
     let mut files_label = request.mount_label.clone();
     if kernel.selinux && !sandbox.is_open() {
-        let (process, files) = label::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, observed);
+        let (process, files) = labels::complete(labels.selinux.as_deref(), files_label.as_deref(), identity, observed);
         (labels.selinux, files_label) = (Some(process), Some(files));
     }
     let mounts = mounts::harden(request, sandbox, observed, files_label.as_deref(), notes);

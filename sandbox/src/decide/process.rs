@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::labels::{self, Labels};
 use crate::bundle;
-use crate::capability::CapabilitySet;
+use crate::capability::{Capabilities, CapabilitySet};
 use crate::kernel::KernelSupport;
-use crate::label::{self, Labels};
-use crate::plan::Capabilities;
 use crate::refusal::{Note, Violation};
 use crate::request::ProcessRequest;
 use crate::sandbox::{ExecRules, Sandbox, Users};
@@ -52,7 +51,7 @@ pub(crate) fn check(
     for users in &sandbox.users {
         check_user(&process.user, users, violations);
     }
-    label::check(process, sandbox, kernel, violations);
+    labels::check(process, sandbox, kernel, violations);
 }
 
 fn check_user(user: &bundle::User, users: &Users, violations: &mut Vec<Violation>) {
@@ -141,7 +140,7 @@ pub(crate) fn harden(
     if !process.no_new_privileges {
         notes.push(Note::new("process.noNewPrivileges", "set: it always is"));
     }
-    let labels = label::choose(process, sandbox, kernel);
+    let labels = labels::choose(process, sandbox, kernel);
     if process.apparmor.as_deref() == Some("unconfined") && !labels.apparmor.is_empty() {
         notes.push(Note::new("process.apparmorProfile", "unconfined is not: it gets the node's own profile"));
     }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::error::{Place, PolicyError, nearest};
-use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, SocketFamily};
-use super::pattern::Patterns;
+use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable};
 use super::{ReadSeccomp, Source};
 use crate::capability::CapabilitySet;
 use crate::label;
+use crate::pattern::Patterns;
 use crate::profile;
 use crate::sandbox::{Device, HostPaths, Sandbox, Users, without_covered};
-use crate::seccomp::{Action, Arch, Condition, Filter, Rule, is_call};
+use crate::seccomp::{Action, Arch, Condition, Filter, Rule, SocketFamily, is_call};
 
 /// What is edited, and what came up.
 pub(super) struct Edit<'a> {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::pattern::Patterns;
-use crate::request::Kind;
+use crate::identity::Kind;
+use crate::pattern::Patterns;
 use crate::sandbox::{Access, HostNamespace};
+use crate::seccomp::SocketFamily;
 
 /// A policy file: `/etc/hardened/policy.toml`, or one of `/etc/hardened/policy.d/*.toml`.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -195,23 +196,6 @@ pub enum Answer {
     Allow,
     /// Refused with EPERM.
     Deny,
-}
-
-/// Address families: socket(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the names are socket(2)'s own")]
-pub enum SocketFamily {
-    Unix,
-    Inet,
-    Inet6,
-    Netlink,
-    Packet,
-    Vsock,
-    Can,
-    Bluetooth,
-    Alg,
 }
 
 /// What calls through another ABI get.

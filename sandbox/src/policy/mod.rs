@@ -5,7 +5,6 @@
 mod edit;
 mod error;
 mod file;
-mod pattern;
 mod rule;
 mod warning;
 
@@ -19,15 +18,16 @@ use self::edit::Edit;
 use self::error::nearest;
 pub use self::error::{Place, PolicyError, PolicyErrors};
 use self::file::{LandlockDemand, ProfileTable};
-pub use self::file::{PathAccess, PolicyFile, SocketFamily};
-pub use self::pattern::Patterns;
+pub use self::file::{PathAccess, PolicyFile};
 pub use self::rule::Rule;
 pub use self::warning::PolicyWarning;
+use crate::identity::Identity;
 use crate::label;
+pub use crate::pattern::Patterns;
 use crate::profile::BuiltIn;
-use crate::request::Identity;
 use crate::sandbox::{HostNamespace, Sandbox};
 use crate::seccomp::Arch;
+pub use crate::seccomp::SocketFamily;
 
 /// The text of a policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]

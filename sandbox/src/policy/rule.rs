@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::error::{Place, PolicyError};
 use super::file::RuleTable;
-use super::pattern::Patterns;
-use crate::request::{Identity, Kind};
+use crate::identity::{Identity, Kind};
+use crate::pattern::Patterns;
 
 /// A rule of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 //! one has no need for. Data with a reason a group; calls in no group get ENOSYS, so that libc
 //! falls back.
 
-use super::{ALLOW, DENY, Group, Kind, StaticRule};
+use super::{ALLOW, DENY, Group, StaticRule};
 use crate::capability::CapabilitySet;
+use crate::seccomp::socket::{Kind, NO_FAMILY, NO_PROTOCOL};
 use crate::seccomp::{Action, Condition};
 
 /// containerd's default set without MKNOD (devices come from the spec alone), NET_RAW (spoofing
@@ -398,14 +399,6 @@ pub(super) const SHARED: &[Group] = &[
 /// `CLONE_NEW*` of linux/sched.h: mount, cgroup, UTS, IPC, user, pid and network namespaces.
 /// (`CLONE_NEWTIME` lies in clone's exit signal, so only clone3 and unshare take it.)
 const NEW_NAMESPACES: u32 = 0x7E02_0000;
-
-/// Answer to socket families that are switched off. Not EPERM: programs take this one for a
-/// kernel without the family and carry on (libaudit inside PAM, say), and would give up on EPERM.
-pub(crate) const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
-
-/// Answer to protocols of a family that are switched off: that of a kernel without them. Programs that
-/// ask for MPTCP first (Go's servers do) then ask for TCP.
-pub(crate) const NO_PROTOCOL: Action = Action::Errno(libc::EPROTONOSUPPORT as u16);
 
 const UNIX: Condition = Condition::int(0, libc::AF_UNIX as u32);
 const INET: Condition = Condition::int(0, libc::AF_INET as u32);

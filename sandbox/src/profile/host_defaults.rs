@@ -1,6 +1,6 @@
 //! What of the host `baseline` and `restricted` give to a pod: next to nothing.
 
-use crate::policy::Patterns;
+use crate::pattern::Patterns;
 use crate::sandbox::{Access, HostPaths};
 
 /// Where the local path provisioner, by itself and in k3s, and minikube's keep the PersistentVolumes

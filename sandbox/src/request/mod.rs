@@ -4,7 +4,6 @@
 //! by name, or was dropped with a note, as the table in [`fields`] says.
 
 mod fields;
-mod identity;
 mod mount;
 mod process;
 
@@ -16,16 +15,18 @@ use oci_spec::runtime::{
     LinuxSeccomp, Spec,
 };
 
-pub use self::identity::{Identity, Kind, handler_of};
 pub(crate) use self::mount::{Mapped, MountRequest, RequestedKind};
 pub use self::process::ProcessRequest;
-use crate::annotation;
 use crate::bundle::{CgroupPath, DeviceNode, DeviceRule, Hook, Hooks, IdMapping, IdMappings, NamespaceKind, Resources};
+use crate::identity::Identity;
 use crate::path;
 use crate::refusal::{Note, Refusal, Violation};
 
 /// Who refuses what cannot be parsed, in the words of a message.
 const PARSER: &str = "the runtime";
+
+/// Every annotation of ours starts with this; one that we do not know is refused.
+pub(crate) const ANNOTATION_PREFIX: &str = "io.containerd.hardened.v1/";
 
 /// What a container asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +100,7 @@ impl Request {
                 ProcessRequest::default()
             }
         };
-        let ours = spec.annotations().iter().flatten().filter(|(key, _)| key.starts_with(annotation::PREFIX));
+        let ours = spec.annotations().iter().flatten().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
         let request = Self {
             annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
             identity: identity.clone(),

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimitType, Process};
 
-use super::{Identity, fields, refusal};
+use super::{fields, refusal};
 use crate::bundle::User;
-use crate::capability::CapabilitySet;
+use crate::capability::{Capabilities, CapabilitySet};
+use crate::identity::Identity;
 use crate::path;
-use crate::plan::Capabilities;
 use crate::refusal::{Refusal, Violation};
 
 /// Bytes of arguments and environment that are taken; the kernel stops at a quarter of the stack

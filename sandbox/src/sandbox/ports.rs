@@ -5,7 +5,7 @@
 //! all the same, and asked about, before anything is sent.
 
 use super::Sandbox;
-use crate::profile::{Kind, NO_FAMILY, NO_PROTOCOL};
+use crate::seccomp::socket::{Kind, NO_FAMILY, NO_PROTOCOL};
 use crate::seccomp::{Action, Arch, Condition, Filter, Rule};
 
 /// `sendto` and its kin connect where there is data to send with the first packet: linux/socket.h.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::host_paths::representatives;
 use super::{ExecRules, Sandbox, Users};
-use crate::policy::Patterns;
+use crate::pattern::Patterns;
 
 impl Sandbox {
     /// Whether this allows nothing that the other does not. The meet of two sandboxes is within

@@ -5,9 +5,10 @@
 
 mod compile;
 #[cfg(test)]
-mod interpret;
+pub(crate) mod interpret;
 mod meet;
 mod oci;
+pub(crate) mod socket;
 mod table;
 mod within;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 pub use compile::{CompileError, Instruction, Program};
 pub use oci::OciSeccompError;
+pub use socket::SocketFamily;
 
 /// An architecture that filters are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -8,12 +8,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use hardened_lockdown::{self as lockdown, Failure, Mechanism, Payload};
-use hardened_sandbox::{LockdownPlan, Namespaces, Placement};
+use hardened_sandbox::{LockdownPlan, Placement};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -22,23 +21,11 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use oci_spec::runtime::Spec;
 
+use super::outcome::Made;
 use super::wire::{self, Answer, Descriptor, Descriptors, Request, Task};
 use super::{create, exec};
 use crate::state;
 use crate::sys::{self, ignore};
-
-/// A process of the container, as the shim gets to know it.
-#[derive(Debug)]
-pub(super) struct Made {
-    /// In the shim's pid namespace.
-    pub(super) pid: i32,
-    pub(super) process: OwnedFd,
-    pub(super) namespaces: Namespaces,
-    /// The container's Landlock ruleset, where this made it.
-    pub(super) ruleset: Option<OwnedFd>,
-    /// What is hidden from execs, with the image's links followed.
-    pub(super) hidden: Vec<PathBuf>,
-}
 
 /// Entry point. The shim's socket is standard input.
 pub(crate) fn main() -> ExitCode {
@@ -130,20 +117,6 @@ impl Stdio {
             None => builder,
         })
     }
-}
-
-/// An error and its causes, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The one place that init and exec both pass, and the last before `execve`.

@@ -12,7 +12,7 @@ use hardened_sandbox::landlock_plan::LandlockPlan;
 use hardened_sandbox::{Namespaces, Placement};
 use libcontainer::container::builder::ContainerBuilder;
 
-use super::child::{Made, chain};
+use super::outcome::{Made, chain};
 use super::stage::{FOLLOW_NO_LINKS, Stage};
 use super::volumes::{Staged, file_id};
 use super::wire::{self, Create, Request};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use libcontainer::container::builder::ContainerBuilder;
 use nix::sys::prctl;
 
-use super::child::{Made, chain};
+use super::outcome::{Made, chain};
 use super::wire::{Exec, Request};
 use super::{cgroup, namespaces};
 use crate::cgroup::Cgroup;

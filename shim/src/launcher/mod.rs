@@ -11,6 +11,7 @@ mod destinations;
 mod exec;
 mod jail;
 mod namespaces;
+mod outcome;
 mod program;
 mod rootfs;
 mod stage;

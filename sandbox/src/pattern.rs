@@ -35,7 +35,7 @@ impl Patterns {
     }
 
     /// Whether one of them says nothing: `*`.
-    pub(super) fn match_anything(&self) -> bool {
+    pub(crate) fn match_anything(&self) -> bool {
         self.all().iter().any(|pattern| pattern.chars().all(|c| matches!(c, '*' | '?')))
     }
 }

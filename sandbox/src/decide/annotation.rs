@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::{Policy, Profile};
 use crate::refusal::Violation;
+use crate::request::ANNOTATION_PREFIX;
 use crate::sandbox::{Sandbox, both};
-
-/// Every annotation of ours starts with this; one that we do not know is refused.
-pub(crate) const PREFIX: &str = "io.containerd.hardened.v1/";
 
 /// A pod asks for a profile with this annotation, and gets the meet with the node's.
 pub const PROFILE_ANNOTATION: &str = "io.containerd.hardened.v1/profile";
@@ -29,7 +27,7 @@ pub(crate) fn tighten(
     violations: &mut Vec<Violation>,
 ) -> Sandbox {
     for (key, value) in annotations {
-        match (key.strip_prefix(PREFIX).unwrap_or_default(), value.as_str()) {
+        match (key.strip_prefix(ANNOTATION_PREFIX).unwrap_or_default(), value.as_str()) {
             ("profile", name) => match policy.profile(name) {
                 Some(profile) => sandbox = sandbox.meet(profile.sandbox()),
                 None => {
@@ -51,8 +49,9 @@ pub(crate) fn tighten(
             (_, value) => violations.push(match ANNOTATIONS.iter().find(|(known, _)| known == key) {
                 Some((_, takes)) => invalid(key, format!("{value:?} is not what it takes"), format!("give it {takes}")),
                 None => {
-                    let known: Vec<&str> = ANNOTATIONS.iter().filter_map(|(k, _)| k.strip_prefix(PREFIX)).collect();
-                    let known = format!("use {PREFIX} with one of: {}", known.join(", "));
+                    let known: Vec<&str> =
+                        ANNOTATIONS.iter().filter_map(|(k, _)| k.strip_prefix(ANNOTATION_PREFIX)).collect();
+                    let known = format!("use {ANNOTATION_PREFIX} with one of: {}", known.join(", "));
                     invalid(key, "is not an annotation of this runtime", known)
                 }
             }),

@@ -27,7 +27,17 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
         Some(options) if !options.value.is_empty() => config_path(options)?,
         Some(_) | None => String::new(),
     };
-    let folder = if folder.is_empty() { policy_files::FOLDER } else { &folder };
+    let folder = if folder.is_empty() {
+        policy_files::FOLDER
+    } else {
+        policy_files::check_named(Path::new(&folder)).map_err(|problem| {
+            Fault::state(format!(
+                "hardened: the policy folder {folder} that the runtime's options name cannot be used: {problem} -> mend \
+                 ConfigPath in containerd's configuration"
+            ))
+        })?;
+        &folder
+    };
     policy_files::load(Path::new(folder), policy_files::Trust::Root, arch).map_err(|errors| {
         Fault::state(format!(
             "hardened: the node's policy cannot be used, so no container is started: {errors} -> mend it; `hardenctl \

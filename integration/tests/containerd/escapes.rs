@@ -210,7 +210,8 @@ fn process_with_pid(pid: i32) -> Option<Process> {
 
 /// Stops a launcher before it has joined anything; its pid.
 fn stop_launcher(c: &Containerd, running: &Running<'_>) -> Result<Option<i32>> {
-    let mark = format!(" launch {}/{} ", c.namespace(), running.id());
+    // An exec's name comes after its container's.
+    let mark = format!(" launch {}/{}/", c.namespace(), running.id());
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
         if let Some((pid, _)) = processes()?.into_iter().find(|(_, line)| line.contains(&mark)) {

@@ -39,6 +39,24 @@ pub fn load(folder: &Path, trust: Trust, arch: Arch) -> Result<Policy, PolicyErr
     Policy::parse(&files, &|path| read_seccomp(path, trust), arch)
 }
 
+/// Checks a folder that somebody has named: it must be there, and nobody but root may have put it there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_named(folder: &Path) -> Result<(), String> {
+    let real = folder.canonicalize().map_err(|error| error.to_string())?;
+    if !real.is_dir() {
+        return Err("it is not a folder".to_owned());
+    }
+    for above in real.ancestors().skip(1) {
+        let found = above.metadata().map_err(|error| format!("{}: {error}", above.display()))?;
+        if found.uid() != 0 || found.mode() & 0o022 != 0 {
+            return Err(format!("others than root may write to {}, which it lies in", above.display()));
+        }
+    }
+    Ok(())
+}
+
 /// Reads and checks one file alone, for a person who works on it.
 ///
 /// # Errors

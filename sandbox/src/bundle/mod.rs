@@ -23,6 +23,8 @@ pub struct Bundle {
     pub root: PathBuf,
     /// Whether the root file system is read-only.
     pub root_read_only: bool,
+    /// Whether device nodes of the image are opened: of a privileged container alone.
+    pub root_devices: bool,
     /// The entrypoint.
     pub process: Process,
     /// Host name, in a UTS namespace of the container's own.

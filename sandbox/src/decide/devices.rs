@@ -1,13 +1,14 @@
 //! Devices: the standard ones, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::bundle::{DeviceNode, DeviceRule};
 use crate::refusal::Violation;
 use crate::request::Request;
 use crate::sandbox::{Device, Sandbox};
 
-/// Character devices that every container has: OCI runtime spec, "default devices".
+/// Character devices that every container has: OCI runtime spec, "default devices". (Its `/dev/console` is
+/// a terminal of its own: 5:1 is the host's.)
 const STANDARD: &[(i64, Option<i64>)] = &[
     (1, Some(3)), // null
     (1, Some(5)), // zero
@@ -15,7 +16,6 @@ const STANDARD: &[(i64, Option<i64>)] = &[
     (1, Some(8)), // random
     (1, Some(9)), // urandom
     (5, Some(0)), // tty
-    (5, Some(1)), // console
     (5, Some(2)), // ptmx
     (136, None),  // pts/*
 ];
@@ -64,6 +64,16 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
              and those of the profile are given",
         ));
     }
+    let is_in_mount = |node: &&DeviceNode| {
+        request.mounts.iter().any(|m| m.destination != Path::new("/dev") && node.path.starts_with(&m.destination))
+    };
+    for node in request.devices.iter().filter(is_in_mount) {
+        violations.push(Violation::invalid(
+            format!("linux.devices[{}]", node.path.display()),
+            "would be made in a volume, or in another file system than /dev",
+            "give it a path of its own in /dev",
+        ));
+    }
     for rule in request.device_rules.iter().filter(|rule| rule.allow) {
         // Making a node without the right to open it: Docker's and runc's default rules have it.
         if rule.access == "m" {
@@ -90,6 +100,13 @@ fn is_given(sandbox: &Sandbox, block: Option<bool>, major: i64, minor: Option<i6
     (!block && is_standard(major, minor)) || sandbox.devices.iter().any(|given| given.covers(&device))
 }
 
+/// The nodes that are made: of what calls itself a pod's sandbox, none that it may not open.
+pub(crate) fn nodes(request: &Request, sandbox: &Sandbox) -> Vec<DeviceNode> {
+    let is_taken =
+        |node: &&DeviceNode| sandbox.is_open() || is_given(sandbox, Some(node.block), node.major, Some(node.minor));
+    request.devices.iter().filter(is_taken).cloned().collect()
+}
+
 /// The device rules of a container: the standard ones and what it asks for of the profile's; all
 /// else is denied. A privileged container keeps its own.
 pub(crate) fn rules(request: &Request, sandbox: &Sandbox) -> Vec<DeviceRule> {
@@ -112,8 +129,8 @@ pub(crate) fn rules(request: &Request, sandbox: &Sandbox) -> Vec<DeviceRule> {
 }
 
 /// Paths on which device ioctls are allowed: the standard devices', and those that the spec brings.
-pub(crate) fn ioctl_paths(request: &Request) -> Vec<PathBuf> {
-    let own = request.devices.iter().map(|device| device.path.clone());
+pub(crate) fn ioctl_paths(request: &Request, sandbox: &Sandbox) -> Vec<PathBuf> {
+    let own = nodes(request, sandbox).into_iter().map(|device| device.path);
     IOCTL_PATHS.iter().map(PathBuf::from).chain(own).collect()
 }
 

@@ -145,8 +145,8 @@ impl<'a> Own<'a> {
             [_, .., "sandboxes", id, file] if is(id, sandbox) && SANDBOX_FILES.contains(file) => kept(3, false),
             // Volumes that an image declares, and volumes that are images.
             [_, .., "containers", id, "volumes", _] if uid.is_some() && *id == observed.container => kept(4, false),
-            [_, .., "image-volumes", id, _] if is(id, sandbox) => kept(3, false),
-            [_, .., "image-volumes", id, _, _] if is(id, sandbox) => kept(4, false),
+            [_, .., "image-volumes", id, _] if is(id, sandbox) => kept(3, true),
+            [_, .., "image-volumes", id, _, _] if is(id, sandbox) => kept(4, true),
             _ => None,
         }
     }
@@ -258,7 +258,7 @@ mod tests {
             (format!("{kubelet}/containers/web/0a1b2c3d"), false),
             (format!("{cri}/sandboxes/box/resolv.conf"), false),
             (format!("{cri}/containers/ctr/volumes/0a1b"), false),
-            (format!("{cri}/image-volumes/box/0a1b"), false),
+            (format!("{cri}/image-volumes/box/0a1b"), true),
         ] {
             let own = Own::of(Path::new(&path), &request, &observed);
             assert!(matches!(own, Some(Own::Kept { read_only: ro, .. }) if ro == read_only), "{path}: {own:?}");

@@ -337,7 +337,7 @@ fn harden(
         notes.push(Note::new("root.readonly", "set by the profile"));
     }
     let landlock = (sandbox.landlock && kernel.landlock_abi > 0)
-        .then(|| LandlockPlan::new(sandbox, &mounts, devices::ioctl_paths(request), kernel));
+        .then(|| LandlockPlan::new(sandbox, &mounts, devices::ioctl_paths(request, sandbox), kernel));
     let plan = LockdownPlan {
         masks: Some(MaskPlan::new(&mounts, &masked_paths, &read_only_paths)),
         capabilities: hardened.process.capabilities,
@@ -352,13 +352,14 @@ fn harden(
     let bundle = Bundle {
         root: request.root.clone(),
         root_read_only,
+        root_devices: sandbox.is_open(),
         process: hardened.process,
         hostname: request.hostname.clone(),
         domainname: request.domainname.clone(),
         mounts,
         namespaces: namespaces::harden(request, observed),
         id_mappings: request.id_mappings.clone(),
-        devices: request.devices.clone(),
+        devices: devices::nodes(request, sandbox),
         sysctls: request.sysctls.clone(),
         masked_paths,
         read_only_paths,

@@ -166,60 +166,63 @@ pub(crate) fn harden(
     files_label: Option<&str>,
     notes: &mut Vec<Note>,
 ) -> Vec<Mount> {
-    request
-        .mounts
-        .iter()
-        .map(|mount| {
-            let mut flags = mount.flags.clone();
-            let mut recursive_flags = mount.recursive_flags.clone();
-            let kind = match &mount.kind {
-                RequestedKind::FileSystem(kind) => {
-                    if !sandbox.is_open() {
-                        flags.extend(&flags_of(kind));
-                    }
-                    // libcontainer would label cgroups and message queues too, which the kernel refuses
-                    // for what is mounted elsewhere already.
-                    labelled(kind.clone(), files_label)
-                }
-                RequestedKind::Bind { source, recursive, propagation, mapped } => {
-                    let verdict = host_paths::judge(source, *recursive, request, sandbox, observed);
-                    if matches!(verdict, Verdict::Own { read_only: true }) && !flags.contains(MountFlag::ReadOnly) {
-                        flags.insert(MountFlag::ReadOnly);
-                        notes.push(Note::new(
-                            field(mount),
-                            "set read-only: the kubelet writes the files of this volume itself",
-                        ));
-                    }
-                    if !sandbox.is_open() {
-                        flags.extend(&MountFlags::of(VOLUME_FLAGS));
-                        // Landlock has no right for mmap(2), by which a dynamic loader executes.
-                        if !sandbox.execute_from_writable && is_writable_somewhere(source, request) {
+    let mut mounts = Vec::new();
+    // Nodes of the root file system are not opened: the standard ones are made in memory.
+    if !sandbox.is_open() && !request.mounts.iter().any(|mount| mount.destination == Path::new("/dev")) {
+        notes.push(Note::new("mounts[/dev]", "added: a tmpfs for the devices"));
+        let kind = labelled(MountKind::Tmpfs(["mode=755", "size=65536k"].map(str::to_owned).to_vec()), files_label);
+        let flags = MountFlags::of(&[MountFlag::NoSuid, MountFlag::NoExec]);
+        mounts.push(Mount { destination: "/dev".into(), kind, flags, recursive_flags: MountFlags::EMPTY });
+    }
+    let asked = request.mounts.iter().map(|mount| {
+        let mut flags = mount.flags.clone();
+        let mut recursive_flags = mount.recursive_flags.clone();
+        let kind = match &mount.kind {
+            RequestedKind::FileSystem(kind) => {
+                if !sandbox.is_open() {
+                    flags.extend(&flags_of(kind));
+                    let is_tmpfs = matches!(kind, MountKind::Tmpfs(_));
+                    if is_tmpfs && mount.destination != Path::new("/dev") {
+                        flags.insert(MountFlag::NoDev);
+                        if !sandbox.execute_from_writable {
                             flags.insert(MountFlag::NoExec);
                         }
-                        // What is taken away is taken away from all mounts below.
-                        let below = [MountFlag::ReadOnly, MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
-                        for flag in below.into_iter().filter(|flag| flags.contains(*flag)) {
-                            recursive_flags.insert(flag);
-                        }
                     }
-                    MountKind::Bind(volume(source, *recursive, *propagation, mapped.as_ref(), request, observed))
                 }
-            };
-            Mount { destination: mount.destination.clone(), kind, flags, recursive_flags }
-        })
-        .collect()
-}
-
-/// Whether some mount of the container shows files of this source, or has them in what it shows, and can be
-/// written to.
-fn is_writable_somewhere(source: &Path, request: &Request) -> bool {
-    request.mounts.iter().any(|mount| match &mount.kind {
-        RequestedKind::Bind { source: other, .. } => {
-            let shares = other.starts_with(source) || source.starts_with(other);
-            shares && !mount.flags.contains(MountFlag::ReadOnly)
-        }
-        RequestedKind::FileSystem(_) => false,
-    })
+                // libcontainer would label cgroups and message queues too, which the kernel refuses
+                // for what is mounted elsewhere already.
+                labelled(kind.clone(), files_label)
+            }
+            RequestedKind::Bind { source, recursive, propagation, mapped } => {
+                let verdict = host_paths::judge(source, *recursive, request, sandbox, observed);
+                if matches!(verdict, Verdict::Own { read_only: true }) && !flags.contains(MountFlag::ReadOnly) {
+                    flags.insert(MountFlag::ReadOnly);
+                    notes.push(Note::new(
+                        field(mount),
+                        "set read-only: the kubelet writes the files of this volume itself",
+                    ));
+                }
+                if !sandbox.is_open() {
+                    flags.extend(&MountFlags::of(VOLUME_FLAGS));
+                    // Landlock has no right for mmap(2), by which a dynamic loader executes. What is read-only
+                    // here may be writable in another container of the pod, or by another name.
+                    let is_fixed = matches!(verdict, Verdict::Own { read_only: true });
+                    if !sandbox.execute_from_writable && !is_fixed {
+                        flags.insert(MountFlag::NoExec);
+                    }
+                    // What is taken away is taken away from all mounts below.
+                    let below = [MountFlag::ReadOnly, MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
+                    for flag in below.into_iter().filter(|flag| flags.contains(*flag)) {
+                        recursive_flags.insert(flag);
+                    }
+                }
+                MountKind::Bind(volume(source, *recursive, *propagation, mapped.as_ref(), request, observed))
+            }
+        };
+        Mount { destination: mount.destination.clone(), kind, flags, recursive_flags }
+    });
+    mounts.extend(asked);
+    mounts
 }
 
 fn volume(

@@ -88,6 +88,15 @@ impl Request {
         let identity = Identity::from_annotations(spec.annotations().as_ref());
         let mut errors = Vec::new();
         fields::refuse(spec, &mut errors);
+        let labels = [
+            ("process.selinuxLabel", spec.process().as_ref().and_then(|p| p.selinux_label().as_deref())),
+            ("linux.mountLabel", spec.linux().as_ref().and_then(|l| l.mount_label().as_deref())),
+        ];
+        for (field, label) in labels {
+            if label.is_some_and(|label| !is_label(label)) {
+                errors.push(Violation::invalid(field, "is not a label", "give user:role:type:level"));
+            }
+        }
         let no_linux = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or_else(|| {
             errors.push(Violation::invalid("linux", "missing", "give the container a linux section"));
@@ -167,6 +176,11 @@ impl Request {
 
 fn refusal(identity: &Identity, violations: Vec<Violation>) -> Refusal {
     Refusal { by: PARSER.to_owned(), identity: Box::new(identity.clone()), violations }
+}
+
+/// Whether a text may be an SELinux label: it becomes an option of mounts.
+fn is_label(text: &str) -> bool {
+    text.len() < 256 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b',' | b'-'))
 }
 
 fn root(spec: &Spec, errors: &mut Vec<Violation>) -> PathBuf {

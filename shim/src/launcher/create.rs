@@ -65,7 +65,8 @@ pub(super) fn create(
     stage.close()?;
     // A path leads to nothing of the host.
     if bundle.hooks.is_empty() {
-        jail::enter(&stage, &state::runtime_root(&request.state), &bundle)?;
+        let inside = bundle.has_user_namespace().then_some(bundle.devices.as_slice());
+        jail::enter(stage.state(), &state::runtime_root(&request.state), inside)?;
     } else {
         // Hooks are the node's own programs, and run outside of the container: they need the node's files.
         cgroup::hide()?;
@@ -73,6 +74,8 @@ pub(super) fn create(
     see_no_other_process(request.plan.landlock.as_ref())?;
     let own = lockdown::own_namespaces().context("look at the launcher's namespaces")?;
     let placement = Placement::of_init(&bundle, &own, &Path::new("/").join(cgroup.location()));
+    // Processes of a pod that shares its pids see the next ones: what they find there is the pod's own.
+    namespaces::join(&bundle, &places.namespaces)?;
     let landlock = request.plan.landlock.as_ref().map(|plan| found_volumes(plan, &asked, &bundle.mounts));
     // Init exists, and is parked.
     let init = build(builder(placement)?, &request.state)?;
@@ -141,6 +144,9 @@ struct Finished {
 /// What is done to a parked init from outside. Nothing of the image has run.
 fn finish(init: &Init, parts: Parts<'_>, executor: &UnixStream) -> Result<Finished> {
     let namespaces = lockdown::namespaces_of(init.pid).context("look at init's namespaces")?;
+    if let Some(mappings) = parts.bundle.id_mappings.as_ref().filter(|_| parts.bundle.has_user_namespace()) {
+        namespaces::verify_mappings(init.pid, mappings)?;
+    }
     // This process is in the container's root, in which no link is followed.
     sys::join_namespace(&init.process, libc::CLONE_NEWNS).context("join the container's mounts")?;
     let ruleset = parts.landlock.map(lockdown::build_ruleset).transpose().context("make the ruleset")?;
@@ -177,11 +183,18 @@ fn follow_links_again(bundle: &Bundle, volumes: &[Staged]) -> Result<()> {
     Ok(())
 }
 
-/// The plan with its volumes by the names that they have now: a rule follows no link.
+/// The plan with its volumes by the names that they have now: a rule follows no link, and what was mounted later does
+/// not change where an earlier mount is.
 fn found_volumes(plan: &LandlockPlan, asked: &[PathBuf], mounts: &[Mount]) -> LandlockPlan {
     let found = |path: &PathBuf| {
         let number = asked.iter().rposition(|asked| asked == path);
         number.and_then(|number| mounts.get(number)).map_or_else(|| path.clone(), |mount| mount.destination.clone())
     };
-    LandlockPlan { writable: plan.writable.iter().map(found).collect(), ..plan.clone() }
+    let all = |paths: &[PathBuf]| paths.iter().map(found).collect();
+    LandlockPlan {
+        writable: all(&plan.writable),
+        no_write: all(&plan.no_write),
+        no_execute: all(&plan.no_execute),
+        ..plan.clone()
+    }
 }

@@ -34,14 +34,27 @@ pub(super) fn resolve(root: &OwnedFd, volumes: &[Staged], mounts: &mut [Mount]) 
     for (number, mount) in mounts.iter_mut().enumerate() {
         let at = resolve_one(root, &mounted, &mount.destination)
             .with_context(|| format!("mount at {}", mount.destination.display()))?;
-        if at == Path::new("/") {
-            bail!("mount at {}: it leads to the root file system itself", mount.destination.display());
-        }
+        refuse_place(&mount.destination, &at)?;
         mount.destination.clone_from(&at);
         let volume = volumes.iter().find(|volume| volume.number == number).map(|volume| &volume.root);
         mounted.push(Mounted { at, volume });
     }
     Ok(())
+}
+
+/// What was judged by its name must not lead where the runtime's own file systems are.
+fn refuse_place(asked: &Path, at: &Path) -> Result<()> {
+    if at == Path::new("/") {
+        bail!("mount at {}: it leads to the root file system itself", asked.display());
+    }
+    match ["/dev", "/proc", "/sys"].into_iter().find(|own| at.starts_with(own) && !asked.starts_with(own)) {
+        Some(own) => bail!(
+            "mount at {}: the image's links lead to {}, and what is in {own} is the runtime's; mount it elsewhere",
+            asked.display(),
+            at.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 fn resolve_one(root: &OwnedFd, mounted: &[Mounted<'_>], destination: &Path) -> Result<PathBuf> {
@@ -157,8 +170,10 @@ mod tests {
         let mut mounts = [mount("/dev"), mount("/dev/shm"), mount("/absolute/deep")];
         resolve(&root, &[], &mut mounts).unwrap();
         assert_eq!(mounts.map(|m| m.destination), ["/dev", "/dev/shm", "/real/deep"].map(PathBuf::from));
-        symlink("/", at("top")).unwrap();
-        assert!(resolve(&root, &[], &mut [mount("/top")]).is_err());
+        for (target, link) in [("/", "top"), ("dev", "tools"), ("/proc/sys/kernel", "kernel")] {
+            symlink(target, at(link)).unwrap();
+            assert!(resolve(&root, &[], &mut [mount(&format!("/{link}"))]).is_err(), "{link}");
+        }
     }
 
     #[test]

@@ -9,15 +9,16 @@ use nix::sys::prctl;
 
 use super::outcome::{Made, chain};
 use super::wire::{Exec, Request};
-use super::{cgroup, namespaces};
+use super::{cgroup, jail, namespaces};
 use crate::cgroup::Cgroup;
-use crate::state::StateDir;
-use crate::sys;
+use crate::state::{self, StateDir};
+use crate::sys::{self, ignore};
 
 /// Runs the process. libcontainer joins init's namespaces by a pid number, which may be another process's by now: the
 /// lock-down compares where it is with what init was made in, before anything of the image runs.
 ///
-/// There is no jail: until it is in the container's root, no path of the image is followed.
+/// Processes of the container see a process of libcontainer's before it has joined all of its namespaces, and may stop
+/// it there: it has nothing of the host then, neither mounts nor network.
 pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: ContainerBuilder) -> Result<Made> {
     namespaces::leave_the_hosts_mounts()?;
     let state = StateDir::open(&request.state)?;
@@ -25,7 +26,7 @@ pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: Cont
     let process = task.process.to_oci().context("convert the process")?;
     state.write(&file, &process)?;
     let result = run(request, task, init, &request.state.join(&file), builder);
-    state.remove_file(&file)?;
+    ignore(state.remove_file(&file), "the container's folder is removed with all in it");
     result
 }
 
@@ -33,7 +34,9 @@ fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: 
     // From here on its limits hold for what this process does, too.
     Cgroup::new(&request.cgroup, &request.namespace, &request.id).enter()?;
     cgroup::set_oom_score(task.oom_score_adj)?;
-    cgroup::hide()?;
+    jail::enter(&request.state, &state::runtime_root(&request.state), None)?;
+    let flags = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    sys::join_namespace(init, flags).context("join the container's namespaces")?;
     if task.user_namespace {
         // libcontainer joins each namespace of init but this one, and would leave a root of the host in the
         // container. From here on this process is nobody there, but still owns what root of the host does: nobody

@@ -7,12 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use hardened_sandbox::bundle::{Bundle, DeviceNode};
+use hardened_sandbox::bundle::DeviceNode;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::pivot_root;
 
-use super::stage::{Stage, attach_at};
+use super::stage::attach_at;
 use crate::sys::{self, MountChange};
 
 /// Where libcontainer finds nothing of cgroups.
@@ -36,8 +36,9 @@ const DEVICES: [(&str, u64, u64); 6] = [
 /// Moves this process into the jail.
 ///
 /// libcontainer's state can be written in it, its config.json cannot.
-pub(super) fn enter(stage: &Stage, runtime: &Path, bundle: &Bundle) -> Result<()> {
-    let state = stage.state();
+///
+/// `inside` has the devices of a container that is made in a user namespace.
+pub(super) fn enter(state: &Path, runtime: &Path, inside: Option<&[DeviceNode]>) -> Result<()> {
     let trees = [
         (clone(state, true)?, state, MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() }),
         (clone(runtime, false)?, runtime, MountChange::default()),
@@ -49,8 +50,8 @@ pub(super) fn enter(stage: &Stage, runtime: &Path, bundle: &Bundle) -> Result<()
         fs::create_dir_all(directory).with_context(|| format!("make {directory}"))?;
     }
     mount_procfs()?;
-    if bundle.has_user_namespace() {
-        make_devices(&bundle.devices)?;
+    if let Some(devices) = inside {
+        make_devices(devices)?;
         cover_file_systems()?;
     }
     for (tree, path, change) in &trees {
@@ -64,7 +65,7 @@ pub(super) fn enter(stage: &Stage, runtime: &Path, bundle: &Bundle) -> Result<()
     std::env::set_current_dir("/").context("go to the jail's root")?;
     let mut flags =
         MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    if !bundle.has_user_namespace() {
+    if inside.is_none() {
         flags |= MsFlags::MS_NODEV;
     }
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make the jail read-only")?;

@@ -1,13 +1,14 @@
 //! Namespaces: the launcher's own mounts, those that a container joins, and which ones a process is in.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use hardened_sandbox::bundle::{Bundle, JoinedNamespace, NamespaceKind};
+use hardened_sandbox::bundle::{Bundle, IdMappings, JoinedNamespace, NamespaceKind};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::rootfs::user_namespace;
@@ -42,6 +43,35 @@ pub(super) fn stage(stage: &Stage, bundle: &Bundle) -> Result<HashMap<NamespaceK
         staged.insert(namespace.kind, stage.attach(&copy, &format!("ns.{kind}"))?);
     }
     Ok(staged)
+}
+
+/// Joins the network, IPC and UTS namespaces that the container joins. Where it shares the processes of its pod, those
+/// see a process of libcontainer's before it has joined anything else.
+pub(super) fn join(bundle: &Bundle, staged: &HashMap<NamespaceKind, PathBuf>) -> Result<()> {
+    if bundle.makes(NamespaceKind::Pid) || bundle.has_user_namespace() {
+        return Ok(());
+    }
+    for kind in [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts] {
+        let Some(path) = staged.get(&kind) else { continue };
+        let show = path.display();
+        let file = File::open(path).with_context(|| format!("open {show}"))?;
+        setns(file, CloneFlags::empty()).with_context(|| format!("join {show}"))?;
+    }
+    Ok(())
+}
+
+/// That the user namespace of a parked init maps the ids that were judged: one that is joined may be any.
+pub(super) fn verify_mappings(init: i32, mappings: &IdMappings) -> Result<()> {
+    for (file, wanted) in [("uid_map", &mappings.uids), ("gid_map", &mappings.gids)] {
+        let path = format!("/proc/{init}/{file}");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let found: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let lines = lines(wanted);
+        if found != lines.lines().map(|line| line.split(' ').collect::<Vec<_>>()).collect::<Vec<_>>() {
+            bail!("the user namespace that is joined maps other ids than the spec says: {file} is {text:?}");
+        }
+    }
+    Ok(())
 }
 
 /// Opens the namespace that was judged. Its path is a magic link as a rule.

@@ -13,7 +13,7 @@ use hardened_node::mountinfo::MountTable;
 
 use super::stage::{FOLLOW_NO_LINKS, PRIVATE, Stage, attach_at};
 use super::wire::{Create, RootfsMount};
-use crate::sys::{self, ignore};
+use crate::sys::{self, MountChange, ignore};
 
 /// Folders that libcontainer mounts or makes nodes in, by path. The image must not say where they are.
 const OWN_FOLDERS: [&str; 3] = ["dev", "proc", "sys"];
@@ -44,6 +44,10 @@ pub(super) fn mount(stage: &Stage, task: &Create) -> Result<OwnedFd> {
     let root = open_folder(&stage.rootfs()).context("open the root file system")?;
     refuse_host(&root, &path)?;
     sys::change_mount(&root, PRIVATE, true).context("make the root file system's mounts private")?;
+    if !task.bundle.root_devices {
+        let change = MountChange { set: libc::MOUNT_ATTR_NODEV, ..MountChange::default() };
+        sys::change_mount(&root, change, true).context("open no device of the image")?;
+    }
     refuse_odd_image(&root)?;
     Ok(root)
 }

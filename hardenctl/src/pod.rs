@@ -112,7 +112,10 @@ fn sandbox(identity: &BTreeMap<String, String>, pod: &PodSpec) -> Result<Judged>
         "annotations": annotations,
         "process": {"cwd": "/", "args": ["/pause"], "user": {"uid": 65535, "gid": 65535}, "noNewPrivileges": true},
         "root": {"path": "rootfs", "readonly": true},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        ],
         "linux": {
             "namespaces": namespaces(pod),
             "uidMappings": users(pod),
@@ -236,6 +239,7 @@ fn mounts(pod: &PodSpec, container: &Container, privileged: bool) -> Vec<Value> 
     let sys = if privileged { json!([]) } else { json!(["ro"]) };
     let mut all = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sys}),
     ];
     for mount in container.volume_mounts.iter().flatten() {

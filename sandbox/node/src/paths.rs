@@ -16,7 +16,7 @@ const MAX_LINKS: usize = 40;
 /// # Errors
 /// What openat2 says: `ELOOP` where there is a link.
 pub fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?)
 }
 

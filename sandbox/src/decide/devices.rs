@@ -36,8 +36,9 @@ const IOCTL_PATHS: &[&str] = &[
 /// Devices that a refusal names; a privileged container has a hundred.
 const SHOWN_DEVICES: usize = 4;
 
-/// `/dev/net/tun`, which containerd before 1.7 lists for every container. Cut, not refused.
-const TUN: (i64, i64) = (10, 200);
+/// Character devices that containerd's default rules have for every container, and that none gets: the
+/// host's console, and before 1.7 `/dev/net/tun`. Cut, not refused.
+const CUT: [(i64, i64); 2] = [(5, 1), (10, 200)];
 
 /// Refuses devices beyond the standard set and the profile's.
 pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
@@ -79,8 +80,8 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
         if rule.access == "m" {
             continue;
         }
-        let is_tun = rule.block == Some(false) && (rule.major, rule.minor) == (Some(TUN.0), Some(TUN.1));
-        if is_tun || rule.major.is_some_and(|major| is_given(sandbox, rule.block, major, rule.minor)) {
+        let is_cut = rule.block == Some(false) && CUT.iter().any(|cut| rule.major.zip(rule.minor) == Some(*cut));
+        if is_cut || rule.major.is_some_and(|major| is_given(sandbox, rule.block, major, rule.minor)) {
             continue;
         }
         let shown = |number: Option<i64>| number.map_or_else(|| "*".to_owned(), |n| n.to_string());

@@ -1,7 +1,7 @@
 //! The decision, from outside: specs in, hardened specs or refusals out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
-use hardened_sandbox::bundle::{self, FileId, NamespaceKind, Places};
+use hardened_sandbox::bundle::{self, FileId, MountFlag, NamespaceKind, Places};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
@@ -9,6 +9,7 @@ use hardened_sandbox::{
     Admission, AppArmor, Joined, KernelSupport, LockdownPlan, Observations, ProcessRequest, Reason, Refusal,
 };
 use oci_spec::runtime::Spec;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const CONTAINERD: &str = include_str!("../fuzz/corpus/decide/containerd-default.json");
@@ -339,4 +340,158 @@ fn user_namespaces_that_are_none_are_refused() {
         &Observations::default(),
     );
     assert!(text.contains("mounts[/v]: ids are to be mapped, and no mapping is given"), "{text}");
+}
+
+/// Words that specs are made of, and that attackers put where they do not belong.
+fn text() -> impl Strategy<Value = String> {
+    const WORDS: &[&str] = &[
+        "/",
+        "/proc",
+        "/proc/self",
+        "/dev",
+        "/dev/shm",
+        "/sys",
+        "/sys/fs/cgroup",
+        "/etc",
+        "/srv/v",
+        "/../x",
+        "//a/./b",
+        "relative",
+        "",
+        "proc",
+        "sysfs",
+        "tmpfs",
+        "devpts",
+        "mqueue",
+        "cgroup",
+        "cgroup2",
+        "bind",
+        "overlay",
+        "bpf",
+        "ro",
+        "rw",
+        "rro",
+        "rrw",
+        "rbind",
+        "rshared",
+        "shared",
+        "rslave",
+        "suid",
+        "rsuid",
+        "dev",
+        "exec",
+        "nosuid",
+        "remount",
+        "size=1m",
+        "mode=755",
+        "lowerdir=/etc",
+        "context=x",
+        "newinstance",
+        "gid=5",
+        "idmap",
+        "ridmap",
+        "a\0b",
+        "x\ny",
+        "/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/s",
+        "/proc/1/ns/net",
+        "../../x",
+        "memory.max",
+        "c",
+        "b",
+        "rwm",
+    ];
+    prop_oneof![4 => proptest::sample::select(WORDS).prop_map(str::to_owned), 1 => "[ -~]{0,12}"]
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec(text(), 0..5)
+}
+
+/// A change of a spec: where, and to what.
+fn change() -> impl Strategy<Value = (String, Value)> {
+    let mount = (text(), text(), text(), texts()).prop_map(|(destination, kind, source, options)| {
+        json!({"destination": destination, "type": kind, "source": source, "options": options})
+    });
+    let device = (text(), text(), -2i64..20, -2i64..20)
+        .prop_map(|(path, kind, major, minor)| json!({"path": path, "type": kind, "major": major, "minor": minor}));
+    prop_oneof![
+        6 => mount.prop_map(|mount| ("/mounts/-".to_owned(), mount)),
+        1 => device.prop_map(|device| ("/linux/devices/-".to_owned(), device)),
+        1 => (text(), text()).prop_map(|(kind, path)| ("/linux/namespaces/-".to_owned(), json!({"type": kind, "path": path}))),
+        1 => text().prop_map(|path| ("/linux/cgroupsPath".to_owned(), json!(path))),
+        1 => text().prop_map(|path| ("/root/path".to_owned(), json!(path))),
+        1 => text().prop_map(|cwd| ("/process/cwd".to_owned(), json!(cwd))),
+        1 => texts().prop_map(|paths| ("/linux/maskedPaths".to_owned(), json!(paths))),
+        1 => (text(), text()).prop_map(|(key, value)| ("/linux/sysctl".to_owned(), json!({key: value}))),
+        1 => (text(), text()).prop_map(|(key, value)| ("/linux/resources/unified".to_owned(), json!({key: value}))),
+        1 => (text(), text()).prop_map(|(key, value)| ("/annotations".to_owned(), json!({key: value}))),
+        1 => Just(("/process/scheduler".to_owned(), json!({"policy": "SCHED_DEADLINE"}))),
+        1 => Just(("/linux/intelRdt".to_owned(), json!({"closID": "../x"}))),
+        1 => Just(("/linux/rootfsPropagation".to_owned(), json!("shared"))),
+    ]
+}
+
+fn apply(spec: &mut Value, (pointer, value): (String, Value)) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let mut at = spec;
+    for name in parent.split('/').skip(1) {
+        at = &mut at[name];
+    }
+    match key {
+        "-" if at.is_null() => *at = json!([value]),
+        "-" => at.as_array_mut().unwrap().push(value),
+        key => at[key] = value,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever goes in: what libcontainer gets has known file systems, flags and fields, and no path that
+    /// was not judged or prepared.
+    #[test]
+    fn the_spec_that_is_written_has_nothing_but_what_was_decided(changes in proptest::collection::vec(change(), 0..4)) {
+        let mut asked: Value = serde_json::from_str(CONTAINERD).unwrap();
+        asked["process"]["args"] = json!(["/bin/true"]);
+        changes.into_iter().for_each(|change| apply(&mut asked, change));
+        let Ok(spec) = serde_json::from_value(asked) else { return Ok(()) };
+        let Ok(admission) = decide(spec, &host(), &Observations::default()) else { return Ok(()) };
+        let written = serde_json::to_value(written(&admission)).unwrap();
+        let keys: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        prop_assert!(keys.iter().all(|key| ["ociVersion", "root", "mounts", "process", "hostname", "domainname", "linux"].contains(key)), "{keys:?}");
+        let linux: Vec<&str> = written["linux"].as_object().unwrap().keys().map(String::as_str).collect();
+        let known = ["namespaces", "devices", "sysctl", "maskedPaths", "readonlyPaths", "uidMappings", "gidMappings"];
+        prop_assert!(linux.iter().all(|key| known.contains(key)), "{linux:?}");
+        prop_assert_eq!(&written["root"]["path"], "/rootfs");
+        prop_assert_eq!(&written["process"]["cwd"], "/");
+        for mount in written["mounts"].as_array().unwrap() {
+            let (at, kind) = (mount["destination"].as_str().unwrap(), mount["type"].as_str().unwrap());
+            prop_assert!(at.starts_with('/') && at != "/" && !at.split('/').any(|part| part == ".."), "{mount}");
+            let source = mount["source"].as_str().unwrap();
+            match kind {
+                "bind" => prop_assert!(source.starts_with("/mounts/") || source == "/mounts/cgroup", "{mount}"),
+                "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => prop_assert_eq!(source, kind),
+                _ => prop_assert!(false, "{}", mount),
+            }
+            prop_assert!(!at.starts_with("/proc/") && (at != "/proc" || kind == "proc") && (at != "/dev" || kind == "tmpfs"), "{mount}");
+            for option in mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                let widens = ["rw", "suid", "dev", "exec", "shared", "rshared", "rrw", "rsuid", "rdev", "rexec", "remount"];
+                prop_assert!(!widens.contains(&option), "{mount}");
+            }
+        }
+        let bundle = admission.bundle();
+        for (_, mount, _) in bundle.volumes() {
+            for flag in [MountFlag::NoSuid, MountFlag::NoDev] {
+                prop_assert!(mount.flags.contains(flag) && mount.recursive_flags.contains(flag));
+            }
+            prop_assert_eq!(mount.flags.contains(MountFlag::ReadOnly), mount.recursive_flags.contains(MountFlag::ReadOnly));
+        }
+        prop_assert!(bundle.cgroup.to_string().len() > 1 && !bundle.cgroup.to_string().contains(".."));
+        for node in &bundle.devices {
+            prop_assert!(node.path.starts_with("/dev/"), "{node:?}");
+        }
+        let lists = [&bundle.masked_paths, &bundle.read_only_paths];
+        prop_assert!(lists.iter().all(|paths| paths.iter().all(|path| path.starts_with('/') && !path.contains("/.."))));
+        prop_assert!(["/proc/kcore", "/sys/firmware"].iter().all(|path| bundle.masked_paths.iter().any(|masked| masked == path)));
+    }
 }

@@ -232,7 +232,7 @@ fn picture(sentinels: &Sentinels, namespace: &str) -> Result<Picture> {
 fn is_anothers(line: &str, namespace: &str) -> bool {
     let name = namespace.trim_start_matches("test");
     let program = std::process::id();
-    let of_a_test = line.contains(&format!("test{program}-")) || line.contains(&format!("test-{program}-"));
+    let of_a_test = ["test", "test-", "root-"].iter().any(|word| line.contains(&format!("{word}{program}-")));
     of_a_test && !line.contains(name)
 }
 

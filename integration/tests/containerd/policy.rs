@@ -69,7 +69,14 @@ impl Folder<'_> {
 }
 
 fn a_node_without_files_has_baseline(c: &Containerd) -> Result<()> {
-    let folder = Folder { c, path: c.home().join("nowhere") };
+    let nowhere = Folder { c, path: c.home().join("nowhere") };
+    let out = nowhere.run(&[], &["true"])?;
+    ensure!(
+        out.status != 0 && out.stderr.contains("nowhere that the runtime's options name cannot be used"),
+        "{out:?}"
+    );
+    let folder = Folder { c, path: c.home().join("no-files") };
+    fs::create_dir_all(&folder.path)?;
     let out = folder.run(&["--cap-add", "CAP_SYS_ADMIN"], &["true"])?;
     ensure!(out.stderr.contains("refused by profile baseline (built in)"), "{out:?}");
     folder.run(&[], &["true"])?.ok()?;

@@ -48,7 +48,9 @@ pub(super) fn stage(stage: &Stage, bundle: &Bundle) -> Result<HashMap<NamespaceK
 /// Joins the network, IPC and UTS namespaces that the container joins. Where it shares the processes of its pod, those
 /// see a process of libcontainer's before it has joined anything else.
 pub(super) fn join(bundle: &Bundle, staged: &HashMap<NamespaceKind, PathBuf>) -> Result<()> {
-    if bundle.makes(NamespaceKind::Pid) || bundle.has_user_namespace() {
+    // libcontainer takes a namespace that this process is in for the host's, whose sysctls it sets none of. A pod's
+    // sandbox alone has sysctls, and nobody is there yet who could look.
+    if bundle.makes(NamespaceKind::Pid) || bundle.has_user_namespace() || !bundle.sysctls.is_empty() {
         return Ok(());
     }
     for kind in [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts] {

@@ -212,7 +212,7 @@ fn picture(sentinels: &Sentinels, namespace: &str) -> Result<Picture> {
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?.lines().map(str::to_owned).collect();
-    let other = |line: &String| is_anothers(line, namespace);
+    let other = |line: &String| is_of_another(line, namespace);
     let mut cgroups = BTreeSet::new();
     for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten().map(|entry| entry.path()) {
         // Groups of other programs come and go below their own.
@@ -229,7 +229,7 @@ fn picture(sentinels: &Sentinels, namespace: &str) -> Result<Picture> {
 }
 
 /// Whether a line tells of another containerd that this test program runs beside.
-fn is_anothers(line: &str, namespace: &str) -> bool {
+fn is_of_another(line: &str, namespace: &str) -> bool {
     let name = namespace.trim_start_matches("test");
     let program = std::process::id();
     let of_a_test = ["test", "test-", "root-"].iter().any(|word| line.contains(&format!("{word}{program}-")));

@@ -49,6 +49,16 @@ pub(crate) struct Mapped {
 /// Options of tmpfs and devpts that are known, with a value or without: tmpfs(5), mount(8).
 const TMPFS_DATA: &[&str] = &["size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks="];
 const DEVPTS_DATA: &[&str] = &["newinstance", "ptmxmode=", "mode=", "gid=", "uid=", "max="];
+/// Options of cgroup v2, which containerd copies from the host's mount for a privileged container
+/// (Documentation/admin-guide/cgroup-v2.rst). A bind of the container's own cgroup has none.
+const CGROUP_DATA: &[&str] = &[
+    "nsdelegate",
+    "favordynmods",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "memory_hugetlb_accounting",
+    "pids_localevents",
+];
 const PROC_DATA: &[&str] = &["hidepid=", "subset=pid", "gid="];
 
 /// All that the options of a mount say, with the last word on each.
@@ -92,6 +102,7 @@ fn parse(mount: &Mount, errors: &mut Vec<Violation>) -> Option<MountRequest> {
         "tmpfs" => TMPFS_DATA,
         "devpts" => DEVPTS_DATA,
         "proc" => PROC_DATA,
+        "cgroup" | "cgroup2" => CGROUP_DATA,
         _ => &[],
     };
     let is_known = |option: &str| {

@@ -65,7 +65,9 @@ pub(super) fn create(
     stage.close()?;
     // A path leads to nothing of the host.
     if bundle.hooks.is_empty() {
-        let inside = bundle.has_user_namespace().then_some(bundle.devices.as_slice());
+        let devices =
+            jail::Devices { own: &bundle.devices, label: bundle.files_label.as_deref().filter(|l| !l.is_empty()) };
+        let inside = bundle.has_user_namespace().then_some(&devices);
         jail::enter(stage.state(), &state::runtime_root(&request.state), inside)?;
     } else {
         // Hooks are the node's own programs, and run outside of the container: they need the node's files.

@@ -33,12 +33,19 @@ const DEVICES: [(&str, u64, u64); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// The device nodes of a container that can make none itself.
+pub(super) struct Devices<'a> {
+    pub(super) own: &'a [DeviceNode],
+    /// SELinux label of the container's files, where it has one. Other containers get theirs from their `/dev`.
+    pub(super) label: Option<&'a str>,
+}
+
 /// Moves this process into the jail.
 ///
 /// libcontainer's state can be written in it, its config.json cannot.
 ///
-/// `inside` has the devices of a container that is made in a user namespace.
-pub(super) fn enter(state: &Path, runtime: &Path, inside: Option<&[DeviceNode]>) -> Result<()> {
+/// `inside` is there for a container that is made in a user namespace.
+pub(super) fn enter(state: &Path, runtime: &Path, inside: Option<&Devices<'_>>) -> Result<()> {
     let trees = [
         (clone(state, true)?, state, MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() }),
         (clone(runtime, false)?, runtime, MountChange::default()),
@@ -85,7 +92,7 @@ fn mount_procfs() -> Result<()> {
     mount(Some("proc"), "proc", Some("proc"), flags, Some("subset=pid,hidepid=ptraceable")).context("mount procfs")
 }
 
-fn make_devices(own: &[DeviceNode]) -> Result<()> {
+fn make_devices(&Devices { own, label }: &Devices<'_>) -> Result<()> {
     let number = |n: i64| u64::try_from(n).context("a negative device number");
     let mut nodes: Vec<(PathBuf, SFlag, u64)> = Vec::new();
     for (path, major, minor) in DEVICES {
@@ -110,6 +117,10 @@ fn make_devices(own: &[DeviceNode]) -> Result<()> {
         mknod(&place, kind, Mode::empty(), device).with_context(|| format!("make {show}"))?;
         // As every container has it: the cgroup's rules say who may use it.
         fs::set_permissions(&place, Permissions::from_mode(0o666)).with_context(|| format!("open {show} to all"))?;
+        if let Some(label) = label {
+            sys::set_attribute(&place, c"security.selinux", label.as_bytes())
+                .with_context(|| format!("label {show} {label}"))?;
+        }
     }
     Ok(())
 }

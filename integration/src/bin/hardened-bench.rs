@@ -291,6 +291,7 @@ fn five_hundred_rules() -> Result<(f64, f64)> {
             "io.kubernetes.cri.sandbox-namespace": "team-499-x",
             "io.kubernetes.cri.image-name": "registry/499/web:1",
         },
+        "root": {"path": "rootfs"},
         "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}},
         "linux": {
             "maskedPaths": ["/proc/kcore"],

@@ -16,6 +16,7 @@ mod exec;
 mod fault;
 mod id;
 mod info;
+mod judged;
 mod launcher;
 mod logging;
 mod metrics;

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use hardened_node::mountinfo::MountTable;
 use hardened_node::paths;
-use hardened_sandbox::bundle::{DeviceNode, FileId, NamespaceKind};
+use hardened_sandbox::bundle::{DeviceNode, NamespaceKind};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::{Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate};
+
+use crate::judged::identity;
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -47,8 +49,14 @@ fn look_at(spelled: &Path) -> Result<VolumeSource> {
     let path = spelled.canonicalize().context("follow it")?;
     let handle = paths::open_without_links(&path).context("open it")?;
     let found = fs::File::from(handle).metadata().context("look at it")?;
-    let file = FileId { device: found.dev(), inode: found.ino() };
-    Ok(VolumeSource { path, file, is_directory: found.is_dir(), location: None, known_as: None, below: Vec::new() })
+    Ok(VolumeSource {
+        path,
+        file: identity(&found),
+        is_directory: found.is_dir(),
+        location: None,
+        known_as: None,
+        below: Vec::new(),
+    })
 }
 
 /// Finds where sources lie that are not kept for the pod, with what is mounted below them, and where the
@@ -129,8 +137,7 @@ fn is_unknown(label: &str) -> bool {
 
 /// Which namespace a path leads to, and whether it is this process's own: the host's.
 fn joined(kind: NamespaceKind, path: &Path) -> std::io::Result<Joined> {
-    let identity = |path: &Path| fs::metadata(path).map(|m| FileId { device: m.dev(), inode: m.ino() });
-    let file = identity(path)?;
-    let own = identity(&Path::new("/proc/self/ns").join(kind.file_name()))?;
-    Ok(Joined { file, is_hosts: file == own })
+    let file = identity(&fs::metadata(path)?);
+    let own = fs::metadata(Path::new("/proc/self/ns").join(kind.file_name()))?;
+    Ok(Joined { file, is_hosts: file == identity(&own) })
 }

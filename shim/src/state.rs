@@ -115,13 +115,13 @@ impl StateDir {
             bail!("{show} is not the folder of a container");
         }
         for folder in path.ancestors().take_while(|folder| folder.starts_with(ROOT)) {
-            let found = sys::open_path_without_links(folder).and_then(|handle| File::from(handle).metadata());
+            let found = sys::open_without_links(folder).and_then(|handle| File::from(handle).metadata());
             let found = found.with_context(|| format!("open {}", folder.display()))?;
             if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
                 bail!("{} is not a folder that only root can write to", folder.display());
             }
         }
-        let folder = sys::open_path_without_links(path).with_context(|| format!("open {show}"))?;
+        let folder = sys::open_without_links(path).with_context(|| format!("open {show}"))?;
         Ok(Self { path: path.to_owned(), folder: folder.into(), keep: true })
     }
 

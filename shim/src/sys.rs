@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use hardened_node::paths::open_without_links;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use tokio::io::unix::AsyncFd;
@@ -42,11 +43,6 @@ pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
 /// By openat2(2): std masks `O_PATH` from its custom flags with musl, and would really open the file.
 pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
     open_at(None, path, OFlag::O_PATH, ResolveFlag::empty())
-}
-
-/// The same, where no part of the path is a symbolic link: openat2(2), Linux 5.6.
-pub(crate) fn open_path_without_links(path: &Path) -> io::Result<OwnedFd> {
-    open_at(None, path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
 /// A handle on a path inside of a root, where no part of the path but the last is a symbolic link, and that one is
@@ -439,7 +435,7 @@ mod tests {
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         for handle in [
             open_path(&fifo).unwrap(),
-            open_path_without_links(&fifo).unwrap(),
+            open_without_links(&fifo).unwrap(),
             open_path_in_root(&open_path(folder.path()).unwrap(), Path::new("/fifo")).unwrap(),
         ] {
             let flags = nix::fcntl::fcntl(handle.as_raw_fd(), nix::fcntl::FcntlArg::F_GETFL).unwrap();

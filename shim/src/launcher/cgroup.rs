@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use hardened_sandbox::bundle::{Bundle, MountKind};
 use nix::mount::{MntFlags, MsFlags, mount as mount_at, umount2};
 
-use super::stage::{PRIVATE, Stage};
+use super::stage::{PRIVATE, Stage, clone};
 use crate::cgroup::{CGROUP_ROOT, Cgroup, DeviceProgram};
 use crate::sys::{self, MountChange};
 
@@ -51,7 +51,6 @@ pub(super) fn mount(stage: &Stage, cgroup: &Cgroup, bundle: &Bundle) -> Result<V
     if !bundle.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup) {
         return Ok(Vec::new());
     }
-    let mut all = Vec::new();
     let folders = cgroup.folders()?;
     if let [(name, folder)] = &folders[..]
         && name.is_empty()
@@ -59,7 +58,7 @@ pub(super) fn mount(stage: &Stage, cgroup: &Cgroup, bundle: &Bundle) -> Result<V
         let place = stage.attach(&read_only(folder)?, &place_name(0))?;
         return Ok(vec![(place, PathBuf::new())]);
     }
-    all.push((mount_top(stage, folders.iter().map(|(name, _)| name.as_str()))?, PathBuf::new()));
+    let mut all = vec![(mount_top(stage, folders.iter().map(|(name, _)| name.as_str()))?, PathBuf::new())];
     for (number, (name, folder)) in folders.iter().enumerate() {
         all.push((stage.attach(&read_only(folder)?, &place_name(number + 1))?, name.into()));
     }
@@ -96,8 +95,7 @@ const READ_ONLY: MountChange = MountChange {
 
 fn read_only(folder: &Path) -> Result<OwnedFd> {
     let show = folder.display();
-    let handle = sys::open_path_without_links(folder).with_context(|| format!("open {show}"))?;
-    let mount = sys::clone_mount(&handle, false).with_context(|| format!("copy the mount of {show}"))?;
+    let mount = clone(folder, false)?;
     sys::change_mount(&mount, READ_ONLY, true).with_context(|| format!("make {show} read-only"))?;
     sys::change_mount(&mount, PRIVATE, true).with_context(|| format!("make the mount of {show} private"))?;
     Ok(mount)

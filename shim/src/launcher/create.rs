@@ -14,10 +14,11 @@ use libcontainer::container::builder::ContainerBuilder;
 
 use super::outcome::{Made, chain};
 use super::stage::{FOLLOW_NO_LINKS, Stage};
-use super::volumes::{Staged, file_id};
+use super::volumes::Staged;
 use super::wire::{self, Create, Request};
 use super::{cgroup, destinations, jail, namespaces, rootfs, volumes};
 use crate::cgroup::{Cgroup, DeviceProgram};
+use crate::judged;
 use crate::state::{self, StateDir};
 use crate::sys::{self, MountChange, ignore};
 
@@ -65,8 +66,7 @@ pub(super) fn create(
     stage.close()?;
     // A path leads to nothing of the host.
     if bundle.hooks.is_empty() {
-        let devices =
-            jail::Devices { own: &bundle.devices, label: bundle.files_label.as_deref().filter(|l| !l.is_empty()) };
+        let devices = jail::Devices { own: &bundle.devices, label: bundle.files_label.as_deref() };
         let inside = bundle.has_user_namespace().then_some(&devices);
         jail::enter(stage.state(), &state::runtime_root(&request.state), inside)?;
     } else {
@@ -177,7 +177,7 @@ fn follow_links_again(bundle: &Bundle, volumes: &[Staged]) -> Result<()> {
         let show = mount.destination.display();
         let found = sys::open_path_in_root(&root, &mount.destination).with_context(|| format!("open {show}"))?;
         // Another container that shares a volume may move folders in it.
-        if file_id(&found)? != volume.file {
+        if judged::identity_of(&found)? != volume.file {
             bail!("{show} is not the volume that was mounted there");
         }
         sys::change_mount(&found, FOLLOW_NO_LINKS, true).with_context(|| format!("follow no links in {show}"))?;

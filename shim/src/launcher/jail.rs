@@ -2,7 +2,6 @@
 //! else of the host. A plain path, `..` and an absolute link lead to nothing but the container's own folder.
 
 use std::fs::{self, Permissions};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::pivot_root;
 
-use super::stage::attach_at;
+use super::stage::{attach_at, clone};
 use crate::sys::{self, MountChange};
 
 /// Where libcontainer finds nothing of cgroups.
@@ -77,12 +76,6 @@ pub(super) fn enter(state: &Path, runtime: &Path, inside: Option<&Devices<'_>>) 
     }
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make the jail read-only")?;
     verify(state)
-}
-
-fn clone(folder: &Path, recursive: bool) -> Result<OwnedFd> {
-    let show = folder.display();
-    let handle = sys::open_path_without_links(folder).with_context(|| format!("open {show}"))?;
-    sys::clone_mount(&handle, recursive).with_context(|| format!("copy the mounts at {show}"))
 }
 
 /// libcontainer looks at itself and at its children, and pathrs panics where `/proc` is no procfs. There are no

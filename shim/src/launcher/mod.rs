@@ -1,8 +1,8 @@
 //! The launcher: this binary run again, single-threaded, for one create or exec.
 //!
 //! libcontainer clones with raw `clone3` and then runs ordinary Rust in the child, which
-//! deadlocks in a process with threads. So the shim never calls it; it hands the hardened spec,
-//! the lock-down plan and the stdio descriptors to a fresh process and reads one answer.
+//! deadlocks in a process with threads. So the shim never calls it; it hands what was decided (the
+//! bundle and the lock-down plan) and the stdio descriptors to a fresh process and reads one answer.
 
 mod cgroup;
 pub(crate) mod child;
@@ -21,7 +21,6 @@ pub(crate) mod wire;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -36,6 +35,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
 use self::wire::{Answer, Descriptor, Descriptors, MAX_FRAME_BYTES, Request};
+use crate::judged::identity;
 use crate::reaper::{Exit, Reaper};
 use crate::sys::{self, ignore};
 
@@ -205,7 +205,7 @@ fn end_all(wanted: impl Fn(&str) -> bool) -> Result<()> {
         let line = read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
         let Some(tag) = tag_in(&line).filter(|tag| wanted(tag)) else { continue };
         let Ok(program) = std::fs::metadata(entry.path().join("exe")) else { continue };
-        if (program.dev(), program.ino()) == (own.dev(), own.ino()) {
+        if identity(&program) == identity(&own) {
             log::warn!("{tag}: kill process {pid}, which its launcher left behind");
             ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may just have ended");
         }

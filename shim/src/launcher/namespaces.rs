@@ -6,14 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use hardened_sandbox::bundle::{Bundle, IdMappings, JoinedNamespace, NamespaceKind};
+use hardened_sandbox::bundle::{Bundle, IdMapping, IdMappings, JoinedNamespace, NamespaceKind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
-use super::rootfs::user_namespace;
 use super::stage::Stage;
-use super::volumes::{file_id, lines};
+use crate::judged;
 use crate::sys;
 
 /// Gives this process a mount namespace of its own: from here on nothing that it mounts is mounted on the host.
@@ -35,7 +34,7 @@ pub(super) fn stage(stage: &Stage, bundle: &Bundle) -> Result<HashMap<NamespaceK
             // libcontainer would have it made by other programs, and refuse groups at an exec.
             None if namespace.kind == NamespaceKind::User => {
                 let mappings = bundle.id_mappings.as_ref().context("a user namespace without mappings of ids")?;
-                user_namespace(&lines(&mappings.uids), &lines(&mappings.gids))?
+                of_mappings(mappings)?
             }
             None => continue,
         };
@@ -62,6 +61,22 @@ pub(super) fn join(bundle: &Bundle, staged: &HashMap<NamespaceKind, PathBuf>) ->
     Ok(())
 }
 
+/// A user namespace with mappings in lines of user_namespaces(7).
+pub(super) fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
+    sys::user_namespace(uids, gids)
+        .context("make a user namespace (user.max_user_namespaces says how many there may be)")
+}
+
+/// A user namespace with the mappings of a spec.
+pub(super) fn of_mappings(mappings: &IdMappings) -> Result<OwnedFd> {
+    user_namespace(&lines(&mappings.uids), &lines(&mappings.gids))
+}
+
+/// Mappings as the kernel reads them: user_namespaces(7).
+fn lines(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(ToString::to_string).collect()
+}
+
 /// That the user namespace of a parked init maps the ids that were judged: one that is joined may be any.
 pub(super) fn verify_mappings(init: i32, mappings: &IdMappings) -> Result<()> {
     for (file, wanted) in [("uid_map", &mappings.uids), ("gid_map", &mappings.gids)] {
@@ -82,7 +97,7 @@ fn open(joined: &JoinedNamespace) -> Result<OwnedFd> {
     if fstatfs(&file).context("look at its file system")?.filesystem_type() != NSFS_MAGIC {
         bail!("it is no namespace");
     }
-    if file_id(&file)? != joined.file {
+    if judged::identity_of(&file)? != joined.file {
         bail!("it is another namespace than the one that was judged");
     }
     Ok(file)

@@ -5,14 +5,16 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use hardened_node::mountinfo::MountTable;
 
+use super::namespaces::user_namespace;
 use super::stage::{FOLLOW_NO_LINKS, PRIVATE, Stage, attach_at};
 use super::wire::{Create, RootfsMount};
+use crate::judged::identity;
 use crate::sys::{self, MountChange, ignore};
 
 /// Folders that libcontainer mounts or makes nodes in, by path. The image must not say where they are.
@@ -37,7 +39,7 @@ pub(super) fn mount(stage: &Stage, task: &Create) -> Result<OwnedFd> {
             bail!("root file system {show}: root.path is not {}, where containerd has it mounted", expected.display());
         }
         for mount in &task.rootfs {
-            mount_one(stage, mount, task.bundle.files_label.as_deref().unwrap_or_default())
+            mount_one(stage, mount, task.bundle.files_label.as_deref())
                 .with_context(|| format!("mount {} {} as the root file system", mount.kind, mount.source))?;
         }
     }
@@ -58,7 +60,7 @@ pub(super) fn follow_no_links(root: &OwnedFd) -> Result<()> {
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd> {
-    let folder = sys::open_path_without_links(path).map_err(|error| match error.raw_os_error() {
+    let folder = sys::open_without_links(path).map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => anyhow!("it is a symbolic link, or has one on the way"),
         _ => anyhow!(error),
     })?;
@@ -72,7 +74,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
 /// Refuses the folder that is the host's `/`, by whichever mount it is seen.
 fn refuse_host(folder: &OwnedFd, path: &Path) -> Result<()> {
     let (own, found) = (fs::metadata("/").context("look at /")?, File::from(folder.try_clone()?).metadata()?);
-    if (own.dev(), own.ino()) == (found.dev(), found.ino()) {
+    if identity(&own) == identity(&found) {
         bail!("root file system {} is the host's", path.display());
     }
     Ok(())
@@ -107,7 +109,7 @@ fn refuse_odd_image(root: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-fn mount_one(stage: &Stage, mount: &RootfsMount, label: &str) -> Result<()> {
+fn mount_one(stage: &Stage, mount: &RootfsMount, label: Option<&str>) -> Result<()> {
     let (owners, options) = owners_of(&mount.options)?;
     let mut options = labelled(options, &mount.kind, label);
     for source in sources(mount) {
@@ -142,8 +144,11 @@ fn sources(mount: &RootfsMount) -> impl Iterator<Item = &str> {
 }
 
 /// containerd labels a root file system where it knows the label; the sandbox's own it does not.
-fn labelled(mut options: Vec<String>, kind: &str, label: &str) -> Vec<String> {
-    if !label.is_empty() && kind != "bind" && !options.iter().any(|o| o.starts_with("context=")) {
+fn labelled(mut options: Vec<String>, kind: &str, label: Option<&str>) -> Vec<String> {
+    if let Some(label) = label
+        && kind != "bind"
+        && !options.iter().any(|o| o.starts_with("context="))
+    {
         options.push(format!("context=\"{label}\""));
     }
     options
@@ -184,12 +189,6 @@ fn mapped(source: &OwnedFd, namespace: &OwnedFd) -> Result<OwnedFd> {
 pub(super) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd, all: bool) -> Result<()> {
     sys::map_owners(mount, namespace, all)
         .context("map the owners (the file system, or this kernel, has no id-mapped mounts)")
-}
-
-/// A user namespace with mappings in lines of user_namespaces(7).
-pub(super) fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
-    sys::user_namespace(uids, gids)
-        .context("make a user namespace (user.max_user_namespaces says how many there may be)")
 }
 
 /// Mappings of users and of groups, in lines of user_namespaces(7).

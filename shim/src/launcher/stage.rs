@@ -12,7 +12,7 @@ use crate::sys::{self, MountChange};
 
 /// A folder in memory, `mounts`, and one for the root file system, `rootfs`.
 ///
-/// libcontainer resolves the latter's path at each exec again, outside of the jail, so it is on disk.
+/// libcontainer resolves the latter's path at each exec again, when nothing is mounted here any more: it is on disk.
 #[derive(Debug)]
 pub(super) struct Stage {
     state: PathBuf,
@@ -66,6 +66,13 @@ impl Stage {
         let change = MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() };
         sys::change_mount(&mounts, change, false).context("make the stage read-only")
     }
+}
+
+/// A copy of what is mounted at a path of ours, with the mounts below it or without.
+pub(super) fn clone(folder: &Path, recursive: bool) -> Result<OwnedFd> {
+    let show = folder.display();
+    let handle = sys::open_without_links(folder).with_context(|| format!("open {show}"))?;
+    sys::clone_mount(&handle, recursive).with_context(|| format!("copy the mounts at {show}"))
 }
 
 /// Mounts what is mounted nowhere yet at a path of ours.

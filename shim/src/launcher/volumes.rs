@@ -1,16 +1,16 @@
 //! The volumes of a container: what was judged, and nothing that its path leads to by now. What is staged has its
 //! final flags, so nothing in reach of libcontainer can be written that the container may not write.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
-use hardened_sandbox::bundle::{Bundle, FileId, IdMapping, Mount, MountFlag, MountFlags, Propagation, Volume};
+use anyhow::{Context, Result};
+use hardened_sandbox::bundle::{Bundle, FileId, Mount, MountFlag, MountFlags, Propagation, Volume};
 
-use super::rootfs::{map_owners, user_namespace};
+use super::namespaces;
+use super::rootfs::map_owners;
 use super::stage::{FOLLOW_NO_LINKS, PRIVATE, Stage};
+use crate::judged;
 use crate::sys::{self, MountChange};
 
 /// A volume that is mounted on the stage.
@@ -38,10 +38,10 @@ pub(super) fn mount(stage: &Stage, bundle: &Bundle) -> Result<Vec<Staged>> {
 }
 
 fn stage_one(stage: &Stage, number: usize, mount: &Mount, volume: &Volume) -> Result<Staged> {
-    let source = open_judged(&volume.source, volume.file)?;
+    let source = judged::open(&volume.source, volume.file)?;
     let tree = sys::clone_mount(&source, volume.recursive).context("copy the mount")?;
     if let Some(mappings) = &volume.id_mappings {
-        let namespace = user_namespace(&lines(&mappings.uids), &lines(&mappings.gids))?;
+        let namespace = namespaces::of_mappings(mappings)?;
         map_owners(&tree, &namespace, volume.map_recursively)?;
     }
     // Of the copy: libcontainer leaves propagation as it is, since it asks for it in the call that binds.
@@ -56,30 +56,6 @@ fn stage_one(stage: &Stage, number: usize, mount: &Mount, volume: &Volume) -> Re
     sys::change_mount(&tree, FOLLOW_NO_LINKS, true).context("follow no links in the volume")?;
     let place = stage.attach(&tree, &format!("volume.{number}"))?;
     Ok(Staged { number, place, root: tree, file: volume.file, follows_no_links })
-}
-
-/// Opens what was judged at this path, which had no symbolic link in it then.
-fn open_judged(source: &Path, judged: FileId) -> Result<OwnedFd> {
-    let file = sys::open_path_without_links(source).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => anyhow!("it became a symbolic link after it was judged"),
-        _ => anyhow!(error).context("open it"),
-    })?;
-    if file_id(&file)? == judged {
-        Ok(file)
-    } else {
-        bail!("it is another file than the one that was judged: it was replaced meanwhile")
-    }
-}
-
-/// Which file a handle is on.
-pub(super) fn file_id(file: &OwnedFd) -> Result<FileId> {
-    let found = File::from(file.try_clone()?).metadata().context("look at it")?;
-    Ok(FileId { device: found.dev(), inode: found.ino() })
-}
-
-/// Mappings as the kernel reads them: user_namespaces(7).
-pub(super) fn lines(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(ToString::to_string).collect()
 }
 
 /// Flags as mount_setattr(2) takes them.
@@ -106,21 +82,6 @@ fn change(flags: &MountFlags) -> MountChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_volume_that_was_replaced_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = std::fs::canonicalize(folder.path()).unwrap().join("v");
-        std::fs::create_dir(&path).unwrap();
-        let judged = file_id(&sys::open_path(&path).unwrap()).unwrap();
-        open_judged(&path, judged).unwrap();
-        std::fs::rename(&path, path.with_extension("old")).unwrap();
-        std::fs::create_dir(&path).unwrap();
-        assert!(open_judged(&path, judged).unwrap_err().to_string().contains("another file than the one"));
-        std::fs::remove_dir(&path).unwrap();
-        std::os::unix::fs::symlink(path.with_extension("old"), &path).unwrap();
-        assert!(open_judged(&path, judged).unwrap_err().to_string().contains("symbolic link"));
-    }
 
     #[test]
     fn flags_are_set_and_of_the_access_times_one() {

@@ -11,7 +11,7 @@ use hardened_sandbox::bundle::{DeviceNode, NamespaceKind};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::{Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate};
 
-use crate::judged::identity;
+use crate::judged::{self, identity};
 
 /// Where the kernel tells whether it knows a label: selinuxfs.
 const SELINUX_CONTEXT: &str = "/sys/fs/selinux/context";
@@ -70,7 +70,7 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
     let table = MountTable::read()?;
     for (spelled, recursive) in &foreign {
         let Some(source) = observed.sources.get_mut(spelled) else { continue };
-        let handle = paths::open_without_links(&source.path)
+        let handle = judged::open(&source.path, source.file)
             .with_context(|| format!("config.json: mounts: source {}", spelled.display()))?;
         let location = table.locate(&handle, &source.path)?;
         if folder_of_volumes(request, spelled).is_some() {

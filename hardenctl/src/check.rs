@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, judge as judge_spec};
+use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Violation, judge as judge_spec};
 
 use crate::args::Format;
 use crate::manifest::{self, Content, Object};
@@ -13,14 +13,20 @@ use crate::report::{Change, Finding, Report, Verdict};
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
 use crate::{pod, policy_source, sarif};
 
-pub(crate) fn run(policy: &Path, format: Format, namespace: &str, files: &[PathBuf]) -> Result<ExitCode> {
+pub(crate) fn run(
+    policy: &Path,
+    format: Format,
+    verbose: bool,
+    namespace: &str,
+    files: &[PathBuf],
+) -> Result<ExitCode> {
     let policy = policy_source::read(policy)?;
     let mut reports = Vec::new();
     for object in manifest::read(files)? {
         reports.push(judge(object, namespace, &policy)?);
     }
     match format {
-        Format::Text => reports.iter().for_each(print),
+        Format::Text => reports.iter().for_each(|report| print(report, verbose)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
         Format::Sarif => println!("{}", serde_json::to_string_pretty(&sarif::log(&reports))?),
     }
@@ -64,27 +70,25 @@ fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings
             let tightened =
                 tightened.map(|note| Change { field: note.field.clone(), change: note.change.clone() }).collect();
             let by = admission.by().to_owned();
-            Verdict { name, list, admitted: true, by, violations: Vec::new(), tightened, warnings }
+            Verdict { name, list, admitted: true, by, violations: Vec::new(), implied: Vec::new(), tightened, warnings }
         }
         Err(refusal) => {
             let of_list = |field: String| field.replacen("spec.containers[", &format!("spec.{list}["), 1);
-            let violations = refusal
-                .violations()
-                .iter()
-                .map(|v| Finding {
-                    reason: v.reason,
-                    field: of_list(refusal.field_of(v)),
-                    problem: v.problem.clone(),
-                    advice: v.advice.clone(),
-                })
-                .collect();
+            let finding = |v: &Violation| Finding {
+                reason: v.reason,
+                field: of_list(refusal.field_of(v)),
+                problem: v.problem.clone(),
+                advice: v.advice.clone(),
+            };
+            let violations = refusal.violations().iter().map(finding).collect();
+            let implied = refusal.implied().iter().map(finding).collect();
             let by = refusal.by().to_owned();
-            Verdict { name, list, admitted: false, by, violations, tightened: Vec::new(), warnings }
+            Verdict { name, list, admitted: false, by, violations, implied, tightened: Vec::new(), warnings }
         }
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report, verbose: bool) {
     let Report { file, line, kind, name, namespace, containers } = report;
     let place = format!("{}:{line}", file.display());
     if kind == "OCI spec" {
@@ -109,6 +113,9 @@ fn print(report: &Report) {
         anstream::println!("  {colour}{word:8}{PLAIN} {what} {DIM}by {}{PLAIN}", container.by);
         for v in &container.violations {
             anstream::println!("    {BAD}{}{PLAIN}: {}\n      {DIM}->{PLAIN} {}", v.field, v.problem, v.advice);
+        }
+        for v in container.implied.iter().filter(|_| verbose) {
+            anstream::println!("    {DIM}and so{PLAIN} {}: {}", v.field, v.problem);
         }
         for change in &container.tightened {
             anstream::println!("    {NOTE}tightened{PLAIN} {}: {}", change.field, change.change);

@@ -36,6 +36,9 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
+        /// Tells also what merely follows from privileged: true.
+        #[arg(long, short)]
+        verbose: bool,
         /// Manifests or config.json files; - for standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -98,9 +101,9 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Check { policy, format, json, namespace, files } => {
+            Self::Check { policy, format, json, namespace, verbose, files } => {
                 let format = if json { Format::Json } else { format };
-                check::run(&policy.policy, format, &namespace, &files)
+                check::run(&policy.policy, format, verbose, &namespace, &files)
             }
             Self::Explain { json, container: Some(id), .. } => explain::running(&id, json),
             Self::Explain { policy, json, namespace, file, container: None } => {

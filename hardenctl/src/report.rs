@@ -27,6 +27,9 @@ pub(crate) struct Verdict {
     /// Rule and profile that decided, with file and line.
     pub(crate) by: String,
     pub(crate) violations: Vec<Finding>,
+    /// What merely follows from `privileged: true`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) implied: Vec<Finding>,
     /// What is changed without asking.
     pub(crate) tightened: Vec<Change>,
     /// What may break because of it.

@@ -132,10 +132,21 @@ impl<'a> Direct<'a> {
     /// # Errors
     /// What the shim answers.
     pub fn create(&self, oci_runtime: Option<&str>) -> Result<()> {
+        self.create_within(ctx(), oci_runtime)
+    }
+
+    /// The same, by a client that waits so long.
+    ///
+    /// # Errors
+    /// What the shim answers, or that it did not.
+    pub fn create_within(&self, context: context::Context, oci_runtime: Option<&str>) -> Result<()> {
+        // As the overlay snapshotter has it for a view: no layer of it is written to.
+        let (empty, files) = (self.bundle.join("empty"), self.containerd.rootfs()?);
+        fs::create_dir_all(&empty)?;
         let rootfs = Mount {
-            type_: "bind".to_owned(),
-            source: self.containerd.rootfs()?.display().to_string(),
-            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            type_: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options: vec![format!("lowerdir={}:{}", empty.display(), files.display())],
             ..Mount::default()
         };
         // containerd.runc.v1.Options with binary_name, its field 6.
@@ -152,7 +163,7 @@ impl<'a> Direct<'a> {
             options: MessageField::from_option(options),
             ..CreateTaskRequest::default()
         };
-        self.client()?.create(ctx(), &request).context("Create")?;
+        self.client()?.create(context, &request).context("Create")?;
         Ok(())
     }
 

@@ -74,6 +74,7 @@ impl Sandbox {
             ("Landlock", yes_no(self.landlock)),
             ("privileged", yes_no(self.is_open())),
             ("read-only root", yes_no(self.read_only_root)),
+            ("system folders", if self.system_writable { "writable" } else { "read-only" }.to_owned()),
             ("execute from writable", yes_no(self.execute_from_writable)),
             ("no write below", paths(&self.no_write)),
             ("no execute below", paths(&self.no_execute)),
@@ -85,6 +86,8 @@ impl Sandbox {
             ("abstract sockets", if self.abstract_sockets { "any" } else { "of the sandbox" }.to_owned()),
             ("host namespaces", list(&mut namespaces.into_iter())),
             ("host paths", every(self.host_paths.iter().map(paths_of))),
+            ("later mounts below read-only", yes_no(self.later_mounts)),
+            ("hooks", self.hooks.as_ref().map_or("any".to_owned(), paths)),
             (
                 "devices",
                 list(&mut self.devices.iter().map(|d| {

@@ -57,8 +57,7 @@ pub const FEATURES: &[Feature] = &[
         since: "5.13",
         fallback: "containers are refused; with landlock = \"best-effort\" in the policy, those whose profile or \
                    annotations name files or exec rules that only Landlock keeps",
-        lost: "system directories can be changed by root in the container, device ioctls are not restricted, exec \
-               can look into init",
+        lost: "device ioctls are not restricted, exec can look into init",
         demand: Demand::Policy,
         missing: |host| host.landlock_abi == 0,
     },
@@ -74,7 +73,7 @@ pub const FEATURES: &[Feature] = &[
         name: "Landlock ABI 3 (truncate)",
         since: "6.2",
         fallback: "containers start",
-        lost: "truncate(2) of a system file by root in the container is not denied",
+        lost: "truncate(2) of a file that the profile makes read-only is not denied",
         demand: Demand::Asked,
         missing: |host| lacks_landlock(host, 3),
     },

@@ -32,8 +32,8 @@ pub struct KernelSupport {
     /// Hard limits of this process by OCI name (`RLIMIT_NOFILE`): the most that can be set
     /// without `may_raise_limits`.
     pub hard_limits: BTreeMap<String, u64>,
-    /// How many processors have a thermal throttle counter to mask.
-    pub processors: u32,
+    /// Numbers of the processors that have a thermal throttle counter to mask.
+    pub processors: BTreeSet<u32>,
 }
 
 impl KernelSupport {
@@ -51,7 +51,7 @@ impl KernelSupport {
             may_raise_limits: true,
             oom_score_adj: 0,
             hard_limits: BTreeMap::new(),
-            processors: 2,
+            processors: BTreeSet::new(),
         }
     }
 }

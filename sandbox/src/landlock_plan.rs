@@ -3,12 +3,9 @@
 use std::path::PathBuf;
 
 use crate::bundle::{Mount, MountFlag, MountKind, Propagation};
+use crate::capability::CapabilitySet;
 use crate::kernel::KernelSupport;
 use crate::sandbox::{ExecRules, Sandbox};
-
-/// Entries of `/` that cannot be changed, by anyone in the container: where programs and
-/// libraries live (Filesystem Hierarchy Standard). `/sys` has nothing to write.
-pub(crate) const SYSTEM: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "boot", "sys"];
 
 /// Places that anyone may write to, from which nothing is executed unless the profile lets it.
 const SCRATCH: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run/shm"];
@@ -19,15 +16,13 @@ const SCRATCH: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run/shm"];
 pub struct LandlockPlan {
     /// The kernel's ABI that the decision was made for; every right that it knows is handled.
     pub abi: u32,
-    /// Names in `/` below which nothing can be changed.
-    pub system: Vec<String>,
-    /// Mount points of writable volumes: writable also below a system folder. The launcher puts here
-    /// where it has mounted them, without links: what has a link on the way gets no right.
-    pub writable: Vec<PathBuf>,
-    /// Trees in which nothing can be written, whatever is mounted there.
+    /// Trees in which nothing can be written, whatever is mounted there. The launcher puts here, and in
+    /// `no_execute`, where it has mounted volumes.
     pub no_write: Vec<PathBuf>,
     /// Trees in which nothing can be executed.
     pub no_execute: Vec<PathBuf>,
+    /// Device nodes may be made: with CAP_MKNOD, and where the device rules have them.
+    pub device_nodes: bool,
     /// Trees that cannot be read, written or executed.
     pub hidden: Vec<PathBuf>,
     /// Paths on which device ioctls are allowed.
@@ -56,20 +51,18 @@ pub struct ExecRestriction {
 
 impl LandlockPlan {
     pub(crate) fn new(sandbox: &Sandbox, mounts: &[Mount], ioctl: Vec<PathBuf>, kernel: &KernelSupport) -> Self {
-        let writable: Vec<PathBuf> = writable(mounts).collect();
         let mut no_execute: Vec<PathBuf> = sandbox.no_execute.iter().cloned().collect();
         if !sandbox.execute_from_writable {
-            no_execute.extend(SCRATCH.iter().map(PathBuf::from).chain(writable.iter().cloned()));
+            no_execute.extend(SCRATCH.iter().map(PathBuf::from).chain(writable(mounts)));
         }
         let ports = |list: &Option<_>| {
             list.as_ref().map(|ports: &std::collections::BTreeSet<_>| ports.iter().copied().collect())
         };
         Self {
             abi: kernel.landlock_abi,
-            system: SYSTEM.iter().map(|name| (*name).to_owned()).collect(),
-            writable,
             no_write: sandbox.no_write.iter().cloned().chain(read_only_slaves(mounts)).collect(),
             no_execute,
+            device_nodes: CapabilitySet::of(&["MKNOD"]).is_subset(sandbox.capabilities),
             hidden: sandbox.hidden.iter().cloned().collect(),
             ioctl,
             bind_tcp: ports(&sandbox.bind_tcp),

@@ -98,6 +98,8 @@ pub struct Refusal {
     pub(crate) by: String,
     pub(crate) identity: Box<Identity>,
     pub(crate) violations: Vec<Violation>,
+    /// What a privileged container brings along, and is refused with it.
+    pub(crate) implied: Vec<Violation>,
 }
 
 impl Refusal {
@@ -105,6 +107,12 @@ impl Refusal {
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// What merely follows from `privileged: true`, where that is a violation: capabilities, devices, `/sys`.
+    #[must_use]
+    pub fn implied(&self) -> &[Violation] {
+        &self.implied
     }
 
     /// The rule and profile that decided, with file and line.
@@ -130,7 +138,8 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hardened: refused by {}:", self.by)?;
+        let what = if self.implied.is_empty() { "" } else { "privileged: true is " };
+        write!(f, "hardened: {what}refused by {}:", self.by)?;
         for (i, v) in self.violations.iter().enumerate() {
             let separator = if self.violations.len() > 1 { format!(" ({})", i + 1) } else { String::new() };
             write!(f, "{separator} {}: {} -> {}.", self.field_of(v), v.problem, v.advice)?;

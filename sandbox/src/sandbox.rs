@@ -27,8 +27,10 @@ pub struct Sandbox {
     pub(crate) capabilities: CapabilitySet,
     /// System calls.
     pub(crate) filter: Filter,
-    /// File rights by Landlock; without, a process may mount, and change system folders.
+    /// File rights by Landlock; without, a process may mount.
     pub(crate) landlock: bool,
+    /// The image's system folders may be changed, as their modes say.
+    pub(crate) system_writable: bool,
     /// Programs may be executed from `/tmp`, `/var/tmp`, `/dev/shm` and writable volumes.
     pub(crate) execute_from_writable: bool,
     /// Abstract UNIX sockets of processes outside the sandbox may be connected to.
@@ -55,6 +57,10 @@ pub struct Sandbox {
     pub(crate) host_namespaces: BTreeSet<HostNamespace>,
     /// Which paths of the host may be mounted: every one must allow it; none allows all.
     pub(crate) host_paths: BTreeSet<HostPaths>,
+    /// What the host mounts later may show up below a path that is granted read-only.
+    pub(crate) later_mounts: bool,
+    /// Programs of the host that may be OCI hooks; absent for all.
+    pub(crate) hooks: Option<BTreeSet<PathBuf>>,
     /// Devices beyond the standard ones.
     pub(crate) devices: BTreeSet<Device>,
     /// Sysctls that may be set: every one must have it.
@@ -150,6 +156,7 @@ impl Sandbox {
             capabilities,
             filter,
             landlock: true,
+            system_writable: true,
             execute_from_writable: true,
             abstract_sockets: true,
             bind_tcp: None,
@@ -163,6 +170,8 @@ impl Sandbox {
             privileged: true,
             host_namespaces: [HostNamespace::Network, HostNamespace::Pid, HostNamespace::Ipc].into(),
             host_paths: BTreeSet::new(),
+            later_mounts: true,
+            hooks: None,
             devices: BTreeSet::new(),
             sysctls: BTreeSet::new(),
             limits: BTreeMap::new(),
@@ -181,6 +190,7 @@ impl Sandbox {
             capabilities: self.capabilities.meet(other.capabilities),
             filter: if self.filter == other.filter { self.filter.clone() } else { self.filter.meet(&other.filter) },
             landlock: self.landlock || other.landlock,
+            system_writable: self.system_writable && other.system_writable,
             execute_from_writable: self.execute_from_writable && other.execute_from_writable,
             abstract_sockets: self.abstract_sockets && other.abstract_sockets,
             bind_tcp: both(&self.bind_tcp, &other.bind_tcp),
@@ -194,6 +204,8 @@ impl Sandbox {
             privileged: self.privileged && other.privileged,
             host_namespaces: &self.host_namespaces & &other.host_namespaces,
             host_paths: &self.host_paths | &other.host_paths,
+            later_mounts: self.later_mounts && other.later_mounts,
+            hooks: both(&self.hooks, &other.hooks),
             devices: common(&self.devices, &other.devices),
             sysctls: &self.sysctls | &other.sysctls,
             limits: least(&self.limits, &other.limits),
@@ -275,7 +287,7 @@ impl ExecRules {
 }
 
 /// What both lists have, where no list stands for everything.
-pub(crate) fn both(left: &Option<BTreeSet<u16>>, right: &Option<BTreeSet<u16>>) -> Option<BTreeSet<u16>> {
+pub(crate) fn both<T: Ord + Clone>(left: &Option<BTreeSet<T>>, right: &Option<BTreeSet<T>>) -> Option<BTreeSet<T>> {
     match (left, right) {
         (Some(left), Some(right)) => Some(left & right),
         (one, None) | (None, one) => one.clone(),

@@ -107,6 +107,72 @@ fn a_privileged_container_is_refused_with_every_violation() {
     insta::assert_snapshot!("refusal", text);
 }
 
+/// What SYS_NICE is for, and a life that the OOM killer spares, by other fields.
+#[test]
+fn nobody_is_put_before_the_host() {
+    let asked = spec(|s| {
+        s["process"]["oomScoreAdj"] = json!(-1000);
+        s["process"]["rlimits"] = json!([
+            {"type": "RLIMIT_RTPRIO", "soft": 99, "hard": 99},
+            {"type": "RLIMIT_NICE", "soft": 40, "hard": 40},
+            {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},
+        ]);
+    });
+    let able = KernelSupport { may_raise_limits: true, ..host() };
+    let written = written(&decide(asked, &able, &Observations::default()).unwrap());
+    let process = serde_json::to_value(written.process()).unwrap();
+    let hard = |name: &str| {
+        let limits = process["rlimits"].as_array().unwrap();
+        limits.iter().find(|limit| limit["type"] == name).map(|limit| limit["hard"].clone())
+    };
+    assert_eq!(["RLIMIT_RTPRIO", "RLIMIT_NICE", "RLIMIT_NOFILE"].map(hard), [0, 0, 20].map(|n| Some(json!(n))));
+}
+
+#[test]
+fn a_sysctl_belongs_to_the_namespace_that_it_is_of() {
+    let policy = "default = \"x\"\n[profile.x.host]\nnamespaces = [\"ipc\"]\nsysctls = [\"kernel.*\"]\n";
+    let source = hardened_sandbox::policy::Source::new("policy.toml".into(), policy.to_owned());
+    let policy = Policy::parse(&[source], &|_| Err(String::new()), Arch::native().unwrap()).unwrap();
+    let hosts = Joined { file: FileId { device: 4, inode: 1 }, is_hosts: true };
+    let observed = Observations { namespaces: [(NamespaceKind::Ipc, hosts)].into(), ..Observations::none(None) };
+    let asked = spec(|s| {
+        s["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "ipc");
+        s["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "ipc", "path": "/proc/1/ns/ipc"}));
+        s["linux"]["sysctl"] = json!({"kernel.shm_rmid_forced": "1"});
+    });
+    let refusal = hardened_sandbox::judge(&asked, &policy, &host(), &observed).unwrap_err().to_string();
+    assert!(refusal.contains("kernel.shm_rmid_forced]: would be set on the host"), "{refusal}");
+}
+
+#[test]
+fn a_list_of_devices_that_takes_back_is_not_misread() {
+    let asked = spec(|s| {
+        let rule =
+            |allow: bool, access: &str| json!({"allow": allow, "type": "c", "major": 1, "minor": 3, "access": access});
+        s["linux"]["resources"]["devices"] =
+            json!([{"allow": false, "access": "rwm"}, rule(true, "rwm"), rule(false, "w")]);
+    });
+    let (_, text) = refusal(asked, &host(), &Observations::default());
+    assert!(text.contains("a rule denies what one before it allows"), "{text}");
+}
+
+#[test]
+fn what_nobody_knows_of_an_execs_process_is_dropped_and_told() {
+    let admission = decide(spec(|_| {}), &host(), &Observations::default()).unwrap();
+    let asked = json!({"cwd": "/", "args": ["x"], "user": {"uid": 0, "gid": 0, "x": 1}, "noSuchField": true});
+    let exec = admission.decide_exec(&process(asked)).unwrap();
+    let told: Vec<String> = exec.notes().iter().map(ToString::to_string).collect();
+    assert!(
+        ["user.x: dropped", "noSuchField: dropped"].iter().all(|n| told.iter().any(|t| t.starts_with(n))),
+        "{told:?}"
+    );
+    let twice = ProcessRequest::of_exec(
+        br#"{"cwd": "/", "args": ["x"], "user": {"uid": 0, "gid": 0}} {}"#,
+        &Default::default(),
+    );
+    assert!(twice.unwrap_err().to_string().contains("is not an OCI process"));
+}
+
 #[test]
 fn a_mechanism_that_is_mandatory_and_missing_refuses() {
     for change in [
@@ -228,7 +294,7 @@ fn an_exec_gets_no_more_than_its_container() {
     let mut beyond = stored;
     beyond["capabilities"]["effective"] = json!(["CAP_SYS_ADMIN"]);
     let refused = admission.decide_exec(&process(beyond)).unwrap_err();
-    insta::assert_snapshot!(refused, @"hardened: refused by profile baseline (built in): process.capabilities: added: SYS_ADMIN, which the profile does not give -> take them out of securityContext.capabilities.add, and run without privileged.");
+    insta::assert_snapshot!(refused, @"hardened: refused by profile baseline (built in): process.capabilities: added: SYS_ADMIN, which the profile does not give -> take them out of securityContext.capabilities.add.");
 }
 
 #[test]

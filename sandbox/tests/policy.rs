@@ -85,11 +85,12 @@ fn what_is_wrong_with_a_policy_is_told_with_its_place() {
         ("a rule without a selector", "[[rule]]\nprofile = \"restricted\"\n"),
         ("an empty selector", "[[rule]]\nnamespace = []\nprofile = \"restricted\"\n"),
         ("privileged by namespace alone", "[[rule]]\nnamespace = \"x\"\nprivileged = \"allow\"\n"),
+        ("a mask that an image could lead elsewhere", "[profile.web.files]\nmasked = [\"/var/run/secrets\"]\n"),
         ("privileged for any", "[[rule]]\nnamespace = \"*\"\ndigest = \"*\"\nprivileged = \"allow\"\n"),
         ("privileged unsaid", "[[rule]]\nnamespace = \"x\"\nprofile = \"privileged\"\n"),
         (
             "privileged said of a profile that is not",
-            "[[rule]]\nnamespace = \"x\"\ndigest = \"sha256:ab\"\nprivileged = \"allow\"\nprofile = \"baseline\"\n",
+            "[[rule]]\nnamespace = \"x\"\nacknowledge-risk = true\nprivileged = \"allow\"\nprofile = \"baseline\"\n",
         ),
         (
             "a wider profile for whoever takes the name",
@@ -435,6 +436,9 @@ fn a_rule_that_can_be_forged_gives_no_more_than_baseline() {
         "host.paths = {\"/srv\" = \"read-only\"}",
         "host.paths = {\"/opt/local-path-provisioner\" = \"read-write\"}",
         "host.other-paths = \"read-only\"",
+        "files.system = \"writable\"",
+        "host.later-mounts = true",
+        "host.hooks = [\"/usr/bin/nvidia-ctk\"]",
         "host.devices = [\"c 10:229\"]",
         "host.sysctls = [\"net.*\"]",
         "labels.selinux = \"system_u:system_r:spc_t:s0\"",
@@ -444,10 +448,71 @@ fn a_rule_that_can_be_forged_gives_no_more_than_baseline() {
         let error = lint(wider).unwrap_err();
         assert!(error.contains("profile x allows more than baseline"), "{wider}: {error}");
     }
+    // A digest does not say what is run of the image.
+    let whole = format!("digest = \"sha256:{}\"", "ab".repeat(32));
+    for selector in [&whole, "handler = \"x\"", "image = \"x\"", "pod = \"x\""] {
+        let rule = format!("[profile.x]\ncapabilities.add = [\"NET_RAW\"]\n[[rule]]\n{selector}\nprofile = \"x\"\n");
+        parse(&[&rule]).unwrap_err();
+        parse(&[&rule.replace("[[rule]]", "[[rule]]\nnamespace = \"x\"")]).unwrap();
+    }
+    // What the container would have without the rule is what it is compared with.
+    const STRICT: &str = "[[rule]]\nnamespace = \"vault\"\nprofile = \"restricted\"\n";
+    const LEGACY: &str = "[[rule]]\ncontainer = \"legacy\"\nprofile = \"baseline\"\n";
+    parse(&[&format!("{STRICT}{LEGACY}")]).unwrap();
+    let later = parse(&[&format!("{LEGACY}{STRICT}")]).unwrap_err();
+    assert!(later.contains("more than restricted, which the container would have by rule 2"), "{later}");
+    let default = parse(&[&format!("default = \"restricted\"\n{LEGACY}")]).unwrap_err();
+    assert!(default.contains("more than restricted, which the container would have by default"), "{default}");
+    parse(&[&format!("{LEGACY}acknowledge-risk = true\n{STRICT}")]).unwrap();
+    parse(&[&format!("{LEGACY}{STRICT}kind = \"sandbox\"\n")]).unwrap();
     let policy = parse(&[""]).unwrap();
     let baseline = policy.profile("baseline").unwrap();
     assert!(policy.profile("restricted").unwrap().is_within(baseline));
     assert!(!policy.profile("privileged").unwrap().is_within(baseline));
+}
+
+#[test]
+fn a_digest_with_a_wildcard_is_warned_of() {
+    let warnings = |digest: &str| {
+        let rule = format!("[[rule]]\nnamespace = \"x\"\ndigest = \"{digest}\"\nprivileged = \"allow\"\n");
+        parse(&[&rule]).unwrap().warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings(&format!("sha256:{}", "ab".repeat(32))), Vec::<String>::new());
+    assert!(warnings("sha256:*").iter().any(|w| w.contains("more images than one may be privileged")));
+}
+
+#[test]
+fn a_hook_is_one_that_the_profile_names() {
+    const POLICY: &str = "default = \"gpu\"\n[profile.gpu.host]\nhooks = [\"/usr/bin/nvidia-ctk\"]\n";
+    let hooks = |program: &'static str| {
+        move |s: &mut Value| {
+            s["hooks"] = json!({"createContainer": [{"path": program, "args": ["nvidia-ctk", "hook", "chmod"]}]});
+        }
+    };
+    let refusal = judge("", hooks("/usr/bin/nvidia-ctk")).unwrap_err().to_string();
+    insta::assert_snapshot!(refusal);
+    judge(POLICY, hooks("/usr/bin/nvidia-ctk")).unwrap();
+    for other in ["/usr/bin/nvidia-ctk/x", "/usr/bin", "/usr/bin/touch"] {
+        judge(POLICY, hooks(other)).unwrap_err();
+    }
+    // The sandbox container too has what the node's base spec brings.
+    judge(POLICY, |s| {
+        hooks("/usr/bin/nvidia-ctk")(s);
+        s["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_path_that_is_granted_read_only_shows_nothing_that_is_mounted_later() {
+    const POLICY: &str =
+        "default = \"logs\"\n[profile.logs.host]\npaths = {\"/srv\" = \"read-only\", \"/data\" = \"read-write\"}\n";
+    let ask = |policy: &str, source: &str, option: &str| judge(policy, |s| bind(s, source, &["ro", option])).map(drop);
+    let refusal = ask(POLICY, "/srv/x", "rslave").unwrap_err().to_string();
+    insta::assert_snapshot!(refusal);
+    ask(POLICY, "/srv/x", "rprivate").unwrap();
+    ask(POLICY, "/data/x", "rslave").unwrap();
+    ask(&format!("{POLICY}later-mounts = true\n"), "/srv/x", "rslave").unwrap();
 }
 
 /// A default is the node's to give.
@@ -520,6 +585,7 @@ const EDITS: &[&str] = &[
     "seccomp.rule = [{calls = [\"ioctl\"], argument = 1, equals = 3, answer = \"deny\"}]",
     "seccomp.rule = [{calls = [\"ioctl\"], argument = 1, mask = 1, equals = 0, answer = \"allow\"}]",
     "files.read-only-root = true",
+    "files.system = \"writable\"",
     "files.hidden = [\"/srv\"]",
     "files.no-write = [\"/var\"]",
     "files.no-execute = [\"/var/lib\"]",
@@ -536,6 +602,9 @@ const EDITS: &[&str] = &[
     "host.paths = {\"/srv\" = \"deny\", \"/etc/x\" = \"read-only\"}",
     "host.paths = {\"/srv\" = \"read-write\", \"/srv/x/y\" = \"deny\", \"/srv/z\" = \"read-only\"}",
     "host.other-paths = \"read-only\"",
+    "host.later-mounts = true",
+    "host.hooks = [\"/usr/bin/nvidia-ctk\"]",
+    "host.hooks = [\"/usr/bin/nvidia-ctk\", \"/usr/bin/x\"]",
     "host.devices = [\"c 10:229\"]",
     "host.devices = [\"c 10:*\", \"c 10:229\"]",
     "host.sysctls = [\"net.*\"]",

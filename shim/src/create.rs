@@ -155,19 +155,12 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
 
 /// Refuses a cgroup of systemd's where systemd cannot be asked for it.
 fn check_cgroup_driver(path: &CgroupPath) -> Result<()> {
-    let CgroupPath::Unit { .. } = path else { return Ok(()) };
-    let refuse = |needs: &str| {
-        Err(Fault::state(format!(
-            "hardened: config.json: linux.cgroupsPath {path}: the systemd cgroup driver needs {needs}, or use the \
-             cgroupfs driver on this node"
-        )))
-    };
-    if !Cgroup::is_unified() {
-        return refuse("cgroup v2: boot with it");
-    }
     // libcgroups would ask systemd by its private socket then, and wait for ever.
-    if !Path::new(SYSTEM_BUS).exists() {
-        return refuse(&format!("D-Bus at {SYSTEM_BUS}: install dbus"));
+    if matches!(path, CgroupPath::Unit { .. }) && Cgroup::is_unified() && !Path::new(SYSTEM_BUS).exists() {
+        return Err(Fault::state(format!(
+            "hardened: config.json: linux.cgroupsPath {path}: the systemd cgroup driver needs D-Bus at {SYSTEM_BUS}: \
+             install dbus, or use the cgroupfs driver on this node"
+        )));
     }
     Ok(())
 }
@@ -236,8 +229,15 @@ pub(crate) async fn launch_with_streams(
     };
     // The launcher's own error says more than "no terminal came".
     let (launched, master) = tokio::join!(launching, terminal);
-    let (launched, master) = (launched?, master?);
-    Ok((launched, Io::terminal(streams, master)?))
+    let launched = launched?;
+    match master.and_then(|master| Io::terminal(streams, master)) {
+        Ok(io) => Ok((launched, io)),
+        Err(fault) => {
+            // Nobody would know of it.
+            sys::ignore(sys::pidfd_signal(&launched.process, libc::SIGKILL), "it has ended, then");
+            Err(fault)
+        }
+    }
 }
 
 /// Ends and removes what a failed create left.

@@ -32,7 +32,8 @@ pub(crate) fn add(shim: &Shim, container: &Arc<Container>, request: ExecProcessR
     if text.len() > MAX_PROCESS_BYTES {
         return Err(Fault::invalid(format!("exec spec of {} bytes; at most {MAX_PROCESS_BYTES} are read", text.len())));
     }
-    let asked = ProcessRequest::of_exec(text, container.admission.identity())?;
+    // Whether there is a terminal is for the request to say, as runc's shim has it.
+    let asked = ProcessRequest::of_exec(text, container.admission.identity())?.with_terminal(request.terminal);
     let admission = container.admission.decide_exec(&asked)?;
     for note in admission.notes() {
         log::info!("container {}, exec {}: {note}", container.id, request.exec_id);
@@ -141,7 +142,10 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         ignore(process.signal(libc::SIGKILL), "it has ended, then");
         return Err(stopped());
     }
-    launcher::executed(launched.status).await.map_err(|e| not_started("exec", &e))
+    launcher::executed(launched.status).await.map_err(|error| {
+        ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");
+        not_started("exec", &error)
+    })
 }
 
 /// The lock-down or `execve` failed: what containerd shows.

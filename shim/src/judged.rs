@@ -8,6 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use hardened_sandbox::bundle::FileId;
 
+use nix::fcntl::OFlag;
+
 use crate::sys;
 
 /// Which file was looked at.
@@ -33,9 +35,52 @@ pub(crate) fn open(path: &Path, judged: FileId) -> Result<OwnedFd> {
     }
 }
 
+/// Folders on the way up that are looked at.
+const MAX_DEPTH: usize = 4096;
+
+/// Whether a folder lies in another one, or is it, whatever mount it was found by: by the tree of their file system.
+///
+/// # Errors
+/// They are of different file systems, or of one that cannot tell.
+pub(crate) fn is_inside(folder: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let other = sys::open_in(other, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY).context("open it")?;
+    let top = identity(&other.metadata().context("look at it")?);
+    let mut at = sys::reopen_in_mount(&other, folder).context("open it by its handle")?;
+    if identity_of(&at)? != identity_of(folder)? {
+        bail!("another file system");
+    }
+    for _ in 0..MAX_DEPTH {
+        let here = identity_of(&at)?;
+        if here == top {
+            return Ok(true);
+        }
+        // Not further than the root of the file system.
+        at = sys::parent(&at).context("open the folder above")?;
+        if identity_of(&at)? == here {
+            return Ok(false);
+        }
+    }
+    bail!("too many folders above it")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_inside_of_those_above_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::fs::canonicalize(folder.path()).unwrap();
+        std::fs::create_dir_all(path.join("a/b/c")).unwrap();
+        std::fs::create_dir_all(path.join("x")).unwrap();
+        let open = |name: &str| sys::open_path(&path.join(name)).unwrap();
+        for (inner, outer, expected) in
+            [("a/b/c", "a", true), ("a", "a", true), ("a", "a/b", false), ("x", "a", false), ("a/b", "x", false)]
+        {
+            assert_eq!(is_inside(&open(inner), &open(outer)).unwrap(), expected, "{inner} in {outer}");
+        }
+        assert!(is_inside(&sys::open_path(Path::new("/proc")).unwrap(), &open("a")).is_err());
+    }
 
     #[test]
     fn a_volume_that_was_replaced_is_refused() {

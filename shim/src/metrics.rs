@@ -60,6 +60,7 @@ fn legacy_metrics<'a>(folder: impl Fn(&str) -> Option<&'a Path>) -> v1::Metrics 
         cpu: MessageField::some(cpu),
         memory: MessageField::some(legacy_memory(&memory)),
         blkio: MessageField::some(block_io(&files("blkio"))),
+        memory_oom_control: MessageField::some(oom_control(&memory)),
         ..Default::default()
     }
 }
@@ -114,6 +115,18 @@ fn legacy_memory(files: &Files<'_>) -> v1::MemoryStat {
         swap: entry("memory.memsw"),
         kernel: entry("memory.kmem"),
         kernel_tcp: entry("memory.kmem.tcp"),
+        ..Default::default()
+    }
+}
+
+/// `container_oom_events_total` of containerd 2.3.
+fn oom_control(files: &Files<'_>) -> v1::MemoryOomControl {
+    let table = files.table("memory.oom_control");
+    let get = |key: &str| table.get(key).copied().unwrap_or_default();
+    v1::MemoryOomControl {
+        oom_kill_disable: get("oom_kill_disable"),
+        under_oom: get("under_oom"),
+        oom_kill: get("oom_kill"),
         ..Default::default()
     }
 }
@@ -328,6 +341,7 @@ mod tests {
             ("cpu.stat", "nr_periods 1\nnr_throttled 2\nthrottled_time 3\n"),
             ("memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory.stat", "cache 12\nrss 1024\n"),
+            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
             ("pids.max", "max\n"),
             ("hugetlb.2MB.usage_in_bytes", "4\n"),
             ("hugetlb.2MB.rsvd.usage_in_bytes", "5\n"),
@@ -341,6 +355,7 @@ mod tests {
             (7, 5, &[3, 4][..])
         );
         assert_eq!((metrics.cpu.throttling.throttled_time, metrics.memory.rss, metrics.pids.limit), (3, 1024, 0));
+        assert_eq!(metrics.memory_oom_control.oom_kill, 2);
         assert_eq!((metrics.hugetlb.len(), metrics.hugetlb[0].usage), (1, 4));
         assert!(metrics.blkio.io_serviced_recursive.is_empty());
         let metrics = legacy_metrics(|_| Some(dir.path()));

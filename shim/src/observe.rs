@@ -1,6 +1,7 @@
 //! What only the node can tell about a container. All of it is looked up here, before the decision.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,9 @@ use hardened_node::mountinfo::MountTable;
 use hardened_node::paths;
 use hardened_sandbox::bundle::{DeviceNode, NamespaceKind};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Joined, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate};
+use hardened_sandbox::{
+    Joined, Location, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate,
+};
 
 use crate::judged::{self, identity};
 
@@ -83,10 +86,14 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
             source.below = table.below(&source.path).collect();
         }
     }
-    for folder in foreign.iter().filter_map(|(spelled, _)| folder_of_volumes(request, spelled)) {
+    for spelled in foreign.iter().map(|(spelled, _)| spelled) {
+        let Some(folder) = folder_of_volumes(request, spelled) else { continue };
         for volume in volumes(&folder) {
             let handle = paths::open_without_links(&volume).with_context(|| format!("open {}", volume.display()))?;
             let location = table.locate(&handle, &volume)?;
+            if let Some(source) = observed.sources.get_mut(spelled) {
+                locate_part(source, &handle, &location)?;
+            }
             observed.volumes.push((volume, location));
         }
     }
@@ -97,6 +104,20 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
         if !resolved.is_trusted {
             observed.untrusted.insert(path);
         }
+    }
+    Ok(())
+}
+
+/// Says of a part of a volume that it lies there, where the mount table cannot tell: NFS is mounted anew for it. A file
+/// has no folder above it that a handle leads to, and is left where it is.
+fn locate_part(part: &mut VolumeSource, volume: &OwnedFd, at: &Location) -> Result<()> {
+    if !part.is_directory || part.location.as_ref().is_some_and(|location| location.is_within(at)) {
+        return Ok(());
+    }
+    let handle = judged::open(&part.path, part.file)?;
+    // Most are of other file systems.
+    if judged::is_inside(&handle, volume).unwrap_or(false) {
+        part.location = Some(Location { path: at.path.join("(part)"), ..at.clone() });
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{CodedInputStream, rt};
+use containerd_shim_protos::protobuf::{CodedInputStream, Message, rt};
 use hardened_node::policy_files;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
@@ -15,10 +15,20 @@ use crate::fault::{Fault, Result};
 /// `ctr run --runtime-config-path` (containerd `api/types/runtimeoptions/v1`).
 const OPTIONS: &str = "runtimeoptions.v1.Options";
 
-/// runc's own of containerd 2 and 1.7, and the numbers of `io_uid` and `io_gid` in them (containerd
-/// `api/types/runc/options`, `api/types/runctypes`).
-const RUNC_OPTIONS: [(&str, [u32; 2]); 2] =
-    [("containerd.runc.v1.Options", [4, 5]), ("containerd.linux.runc.CreateOptions", [10, 11])];
+/// runc's own of containerd 2 and 1.7, with the numbers of what is taken of them: `shim_cgroup`, which is for the start
+/// of a shim, and `io_uid` and `io_gid`, since streams have their owners without (containerd `api/types/runc/options`,
+/// `api/types/runctypes`).
+const RUNC_OPTIONS: [(&str, RuncOptions); 2] = [
+    ("containerd.runc.v1.Options", RuncOptions { shim_cgroup: 3, owners: [4, 5] }),
+    ("containerd.linux.runc.CreateOptions", RuncOptions { shim_cgroup: 9, owners: [10, 11] }),
+];
+
+/// Numbers of fields.
+#[derive(Clone, Copy)]
+struct RuncOptions {
+    shim_cgroup: u32,
+    owners: [u32; 2],
+}
 
 /// Reads the policy from the folder that the options name in `ConfigPath`, or from `/etc/hardened`.
 pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
@@ -50,7 +60,7 @@ fn config_path(options: &Any) -> Result<String> {
     let kind = options.type_url.rsplit('/').next().unwrap_or_default();
     match kind {
         OPTIONS => read_config_path(&options.value).context("decode the runtime options").map_err(Fault::from),
-        _ if says_who_owns_streams(kind, &options.value) => Ok(String::new()),
+        _ if runc_options(kind, &options.value).is_some() => Ok(String::new()),
         _ => Err(Fault::invalid(format!(
             "hardened: runtime options of type {kind}; expected {OPTIONS}: take options of other runtimes out of this \
              runtime's section in containerd's configuration"
@@ -58,19 +68,26 @@ fn config_path(options: &Any) -> Result<String> {
     }
 }
 
-/// Whether options are runc's, and no more than what containerd gives to every runtime for a user
-/// namespace: `io_uid` and `io_gid`. The streams have their owners without.
-fn says_who_owns_streams(kind: &str, bytes: &[u8]) -> bool {
-    let Some((_, fields)) = RUNC_OPTIONS.iter().find(|(name, _)| *name == kind) else { return false };
+/// The cgroup that a shim is to be in, of what containerd writes to the standard input of its start.
+pub(crate) fn shim_cgroup(input: &[u8]) -> Option<String> {
+    let options = Any::parse_from_bytes(input).ok()?;
+    runc_options(options.type_url.rsplit('/').next()?, &options.value).filter(|cgroup| !cgroup.is_empty())
+}
+
+/// Of options that are runc's and no more than what is taken of those, the shim's cgroup.
+fn runc_options(kind: &str, bytes: &[u8]) -> Option<String> {
+    let (_, fields) = RUNC_OPTIONS.iter().find(|(name, _)| *name == kind)?;
     let mut input = CodedInputStream::from_bytes(bytes);
-    loop {
-        match input.read_raw_tag_or_eof() {
-            Ok(None) => return true,
-            // A varint has the wire type 0.
-            Ok(Some(tag)) if fields.iter().any(|field| field << 3 == tag) && input.read_uint32().is_ok() => {}
-            Ok(Some(_)) | Err(_) => return false,
+    let mut cgroup = String::new();
+    while let Some(tag) = input.read_raw_tag_or_eof().ok()? {
+        // The wire type: 2 is a text, 0 a number.
+        match (tag >> 3, tag & 7) {
+            (field, 2) if field == fields.shim_cgroup => cgroup = input.read_string().ok()?,
+            (field, 0) if fields.owners.contains(&field) => drop(input.read_uint32().ok()?),
+            _ => return None,
         }
     }
+    Some(cgroup)
 }
 
 /// Field 2 of `Options`, the only one that is used.
@@ -101,6 +118,19 @@ mod tests {
     }
 
     #[test]
+    fn the_shims_cgroup_is_read_from_what_its_start_gets() {
+        let input = |kind: &str, value: &[u8]| {
+            let options = Any { type_url: kind.into(), value: value.to_vec(), ..Any::default() };
+            shim_cgroup(&options.write_to_bytes().unwrap())
+        };
+        assert_eq!(input("containerd.runc.v1.Options", b"\x1a\x02/a").as_deref(), Some("/a"));
+        assert_eq!(input("containerd.linux.runc.CreateOptions", b"\x4a\x02/a").as_deref(), Some("/a"));
+        assert_eq!(input("containerd.runc.v1.Options", b""), None);
+        assert_eq!(input("runtimeoptions.v1.Options", b"\x1a\x02/a"), None);
+        assert_eq!(shim_cgroup(b"\xff"), None);
+    }
+
+    #[test]
     fn options_of_another_runtime_are_refused() {
         let given = |kind: &str, value: &[u8]| {
             config_path(&Any { type_url: kind.into(), value: value.to_vec(), ..Any::default() })
@@ -111,6 +141,9 @@ mod tests {
         assert_eq!(runc(b"\x20\xc0\x9a\x0c\x28\xc0\x9a\x0c").unwrap(), "");
         assert_eq!(given("containerd.linux.runc.CreateOptions", b"\x50\x01\x58\x01").unwrap(), "");
         assert!(given("containerd.linux.runc.CreateOptions", b"\x20\x01").is_err());
+        // The shim's cgroup, alone and beside runc's OOM score or a number where a text belongs.
+        assert_eq!(runc(b"\x1a\x02/a").unwrap(), "");
+        assert!(runc(b"\x1a\x02/a\x08\x01").is_err() && runc(b"\x18\x01").is_err());
         assert!(given("crun.Options", b"").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The Task service: containerd's calls, answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api::{
@@ -22,6 +23,9 @@ use crate::fault::{Fault, Result};
 use crate::process::Phase;
 use crate::registry::Shim;
 use crate::{create, exec, launcher, metrics, sys};
+
+/// How long the end of an init that could not be started is waited for.
+const END_OF_INIT: Duration = Duration::from_secs(5);
 
 impl Shim {
     async fn create(&self, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
@@ -76,9 +80,13 @@ impl Shim {
                 Ok(())
             }
             Err(fault) => {
-                // It ends by itself; a create that cannot start is not started again.
+                // It ends by itself; a create that cannot start is not started again. The Delete that follows at once
+                // finds it stopped: containerd 1.7 deletes nothing else.
                 drop(init.signal(libc::SIGKILL));
                 init.set_phase(Phase::Created);
+                if tokio::time::timeout(END_OF_INIT, init.exited()).await.is_err() {
+                    log::error!("init of {} does not end", container.id);
+                }
                 Err(fault)
             }
         }
@@ -245,18 +253,31 @@ fn details_any(
 #[derive(Debug)]
 pub(crate) struct Service(pub(crate) Arc<Shim>);
 
+impl Service {
+    /// Does something to its end: containerd may be gone before, or its deadline over, and half of it is a state that
+    /// nobody knows.
+    async fn to_its_end<T, F>(&self, act: impl FnOnce(Arc<Shim>) -> F) -> ttrpc::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let done = tokio::spawn(act(Arc::clone(&self.0))).await;
+        Ok(done.map_err(|error| Fault::new(Code::INTERNAL, format!("hardened: a task of the shim failed: {error}")))??)
+    }
+}
+
 #[async_trait]
 impl Task for Service {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
-        Ok(self.0.create(request).await?)
+        self.to_its_end(|shim| async move { shim.create(request).await }).await
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        Ok(self.0.start(request).await?)
+        self.to_its_end(|shim| async move { shim.start(request).await }).await
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        Ok(self.0.delete(request).await?)
+        self.to_its_end(|shim| async move { shim.delete(request).await }).await
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
@@ -289,12 +310,12 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
-        self.0.pause(&request.id, true).await?;
+        self.to_its_end(|shim| async move { shim.pause(&request.id, true).await }).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
-        self.0.pause(&request.id, false).await?;
+        self.to_its_end(|shim| async move { shim.pause(&request.id, false).await }).await?;
         Ok(Empty::new())
     }
 

@@ -14,6 +14,7 @@ use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 
 use crate::launcher::{Program, read_bounded};
+use crate::runtime_options;
 
 /// Set by containerd's CRI alone, never taken from a pod: its own sandbox id.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
@@ -46,7 +47,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let options = options(flags, params);
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
     let address = options.socket_address(&group);
-    ensure_serving(flags, &options, &address)?;
+    let cgroup = runtime_options::shim_cgroup(&input);
+    ensure_serving(flags, &options, &address, cgroup.as_deref())?;
     // containerd 1.6 reads it after a restart; newer ones keep a file of their own.
     fs::write("address", &address).context("write the address file")?;
     answer(&dialect, &address)
@@ -106,8 +108,8 @@ fn group(config: &Path) -> Result<Option<String>> {
     Ok(group)
 }
 
-/// Starts a shim at the address, unless one answers there.
-fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str) -> Result<()> {
+/// Starts a shim at the address, unless one answers there, in a cgroup that the node has for shims.
+fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Option<&str>) -> Result<()> {
     let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -142,7 +144,10 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str) -> Result<(
         .process_group(0);
     let child = command.spawn().context("start the shim")?;
     // The shim must be a later victim of the OOM killer than what it serves.
-    containerd_shim::cgroup::adjust_oom_score(child.id()).context("set the shim's OOM score")
+    containerd_shim::cgroup::adjust_oom_score(child.id()).context("set the shim's OOM score")?;
+    cgroup.map_or(Ok(()), |path| {
+        crate::cgroup::add_to_existing(path, child.id()).with_context(|| format!("runtime options: ShimCgroup {path}"))
+    })
 }
 
 fn answer(dialect: &Dialect, address: &str) -> Result<()> {

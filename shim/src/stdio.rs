@@ -159,8 +159,10 @@ impl Io {
                 .map_err(|e| failed(&e))
         };
         let from = open(false)?;
-        if from.metadata().map_err(|e| failed(&e))?.file_type().is_fifo() {
-            self.stdin_hold = Some(open(true)?);
+        match (from.metadata().map_err(|e| failed(&e))?.file_type().is_fifo(), target) {
+            (true, _) => self.stdin_hold = Some(open(true)?),
+            (false, Target::File(_)) => {}
+            (false, Target::Fifo(_) | Target::None) => return Err(failed(&not_a_fifo())),
         }
         self.stdin = Some(relay(Stream::new(from.into())?, Stream::new(to)?).abort_handle());
         Ok(())
@@ -211,6 +213,10 @@ impl Drop for Io {
 
 fn fault(operation: &str, error: &io::Error) -> Fault {
     Fault::new(containerd_shim_protos::ttrpc::Code::UNKNOWN, format!("hardened: {operation}: {error}"))
+}
+
+fn not_a_fifo() -> io::Error {
+    io::Error::other("is not a named pipe; containerd makes one, or names a file as file:///PATH")
 }
 
 fn null() -> Result<OwnedFd> {
@@ -264,6 +270,9 @@ impl Stream {
                     .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
                     .open(path)
                     .map_err(|e| failed(path, e))?;
+                if !file.metadata().map_err(|e| failed(path, e))?.file_type().is_fifo() {
+                    return Err(failed(path, not_a_fifo()));
+                }
                 Self::new(file.into())
             }
             Target::File(path) => {

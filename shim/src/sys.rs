@@ -17,6 +17,12 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Closes descriptors, from the first to the last: close_range(2).
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller has no use for any of them, and ends or executes next.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Becomes the parent of orphans below: `PR_SET_CHILD_SUBREAPER`.
 pub(crate) fn set_subreaper() -> io::Result<()> {
     // SAFETY: takes numbers only.
@@ -51,6 +57,11 @@ pub(crate) fn open_path_in_root(root: &impl AsFd, path: &Path) -> io::Result<Own
     // O_NOFOLLOW first: with RESOLVE_NO_SYMLINKS alone a link at the end is an error (openat2(2)).
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
     open_at(Some(root.as_fd()), path, flags, ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+/// The folder above a folder, or the same where there is none.
+pub(crate) fn parent(folder: &impl AsFd) -> io::Result<OwnedFd> {
+    open_at(Some(folder.as_fd()), Path::new(".."), OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty())
 }
 
 /// Opens a file of a folder by its name, where that is no link: openat(2), `O_NOFOLLOW`.
@@ -140,6 +151,24 @@ pub(crate) fn attach_mount(mount: &OwnedFd, at: &Path) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Mounts what [`clone_mount`] gave over what a handle is on, wherever a path may lead by now.
+pub(crate) fn cover(place: &impl AsFd, mount: &OwnedFd) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (mount, place, name) = (mount.as_raw_fd(), place.as_fd().as_raw_fd(), c"".as_ptr());
+    // SAFETY: both paths are NUL terminated and empty.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, mount, name, place, name, flags) }).map(drop)
+}
+
+/// Which mount a handle is in: statx(2), `STATX_MNT_ID`, Linux 5.8.
+pub(crate) fn mount_id(file: &impl AsFd) -> io::Result<u64> {
+    // SAFETY: statx is plain data, for which all zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (fd, flags, mask) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID);
+    // SAFETY: the path is NUL terminated, and `found` is large enough by its type.
+    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut found) }.into())?;
+    Ok(found.stx_mnt_id)
 }
 
 /// A user namespace with these mappings, in lines of user_namespaces(7), and nobody in it.
@@ -260,6 +289,29 @@ pub(crate) fn follows_no_links(file: &impl AsFd) -> io::Result<bool> {
     // SAFETY: `found` is large enough by its type.
     check(unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), &raw mut found) }.into())?;
     Ok(found.f_flag & ST_NOSYMFOLLOW != 0)
+}
+
+/// Opens a folder once more, by its file system's own handle on it, in the mount that `of` is in:
+/// open_by_handle_at(2). It need not be reachable there.
+pub(crate) fn reopen_in_mount(of: &impl AsFd, folder: &impl AsFd) -> io::Result<OwnedFd> {
+    /// `struct file_handle`, with room for the largest: `MAX_HANDLE_SZ`.
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        data: [u8; 128],
+    }
+    let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
+    let mut mount = 0_i32;
+    let (folder, of) = (folder.as_fd().as_raw_fd(), of.as_fd().as_raw_fd());
+    let (name, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the name is NUL terminated, the handle says how much room it has, and both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_name_to_handle_at, folder, name, &raw mut handle, &raw mut mount, flags) })?;
+    let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY;
+    // SAFETY: the kernel has filled the handle.
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_by_handle_at, of, &raw const handle, flags) })?;
+    // SAFETY: the kernel just gave this descriptor to us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// What a symbolic link says, by a handle on it: readlinkat(2).

@@ -1,7 +1,7 @@
 //! Measures hardened against `io.containerd.runc.v2` with runc and with crun, interleaved in one
 //! run. `scripts/bench [ROUNDS]` runs it and writes `target/bench.md` and `target/bench.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,7 @@ const MOUNTS: usize = 1000;
 /// Pods of a large node.
 const MANY_PODS: usize = 300;
 
-/// How often the first and the last of them are measured.
+/// How often the first and the last of them are measured, the others being hardened's.
 const POD_ROUNDS: usize = 15;
 
 const RPC: &str = "Create + Start as RPCs, ms";
@@ -45,17 +45,23 @@ type Samples = BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>;
 fn main() -> Result<()> {
     let rounds: usize = std::env::args().nth(1).map_or(Ok(25), |n| n.parse()).context("ROUNDS: expected a number")?;
     let c = Containerd::start(Generation::Two)?;
+    let mut report = Report::default();
     let mut samples = Samples::new();
-    let mut note = |what, who, value| samples.entry(what).or_default().entry(who).or_default().push(value);
+    macro_rules! note {
+        ($what:expr, $who:expr, $value:expr) => {
+            samples.entry($what).or_default().entry($who).or_default().push($value)
+        };
+    }
 
     for _ in 0..50 {
         let (decide, lock_down) = hardening(&c)?;
-        note("decide and compile, µs", "hardened", decide);
-        note("lock-down up to execve, µs", "hardened", lock_down);
+        note!("decide and compile, µs", "hardened", decide);
+        note!("lock-down up to execve, µs", "hardened", lock_down);
         let (read, judge) = five_hundred_rules()?;
-        note("read a policy of 500 rules, µs", "hardened", read);
-        note("decide and compile under 500 rules, µs", "hardened", judge);
+        note!("read a policy of 500 rules, µs", "hardened", read);
+        note!("decide and compile under 500 rules, µs", "hardened", judge);
     }
+    report.add(&samples)?;
     let config = stored_config(&c)?;
     for round in 0..=rounds {
         eprint!("\rstart and exec, round {round} of {rounds} ");
@@ -65,38 +71,41 @@ fn main() -> Result<()> {
             let exec = exec(&c, options)?;
             // The first round fills caches.
             if round > 0 {
-                note("run --rm, ms", who, once);
-                note("exec, ms", who, exec);
-                note(RPC, who, rpc);
+                note!("run --rm, ms", who, once);
+                note!("exec, ms", who, exec);
+                note!(RPC, who, rpc);
             }
         }
         let mounts = HostMounts::make(&c)?;
         for (who, _) in CONTENDERS {
             let rpc = create_and_start(&c, who, &config)?;
             if round > 0 {
-                note(RPC_MOUNTS, who, rpc);
+                note!(RPC_MOUNTS, who, rpc);
             }
         }
         drop(mounts);
     }
+    report.add(&samples)?;
     eprint!("\rthe first pod and the {MANY_PODS}th            ");
-    for _ in 0..POD_ROUNDS {
-        note(FIRST_POD, "hardened", create_and_start(&c, "hardened", &config)?);
+    for (who, _) in CONTENDERS.iter().cycle().take(POD_ROUNDS * CONTENDERS.len()) {
+        note!(FIRST_POD, *who, create_and_start(&c, who, &config)?);
     }
     let pods = pods(&c, CONTENDERS[0].1, MANY_PODS - 1)?;
-    for _ in 0..POD_ROUNDS {
-        note(LAST_POD, "hardened", create_and_start(&c, "hardened", &config)?);
+    for (who, _) in CONTENDERS.iter().cycle().take(POD_ROUNDS * CONTENDERS.len()) {
+        note!(LAST_POD, *who, create_and_start(&c, who, &config)?);
     }
     remove(&c, pods)?;
+    report.add(&samples)?;
     for round in 1..=3 {
         eprint!("\rmemory and churn, round {round} of 3 ");
         for (who, options) in CONTENDERS {
             let (one, many) = memory(&c, options)?;
-            note("PSS of a shim, one pod, kB", who, one);
-            note("PSS of a shim, 20 pods, kB", who, many);
-            note("200 containers, 8 at a time, s", who, churn(&c, options)?);
+            note!("PSS of a shim, one pod, kB", who, one);
+            note!("PSS of a shim, 20 pods, kB", who, many);
+            note!("200 containers, 8 at a time, s", who, churn(&c, options)?);
         }
     }
+    report.add(&samples)?;
     for round in 1..=5 {
         eprint!("\rsystem calls, round {round} of 5 ");
         for (who, options) in CONTENDERS.into_iter().chain([("unfiltered", &["--runtime", RUNC][..])]) {
@@ -108,12 +117,13 @@ fn main() -> Result<()> {
                     "openclose" => "openat + close, ns",
                     _ => "a denied call, ns",
                 };
-                note(what, who, value.parse()?);
+                note!(what, who, value.parse()?);
             }
         }
     }
-    eprintln!();
-    report(&samples, rounds)
+    report.add(&samples)?;
+    println!("\n{rounds} rounds, interleaved");
+    Ok(())
 }
 
 fn id(c: &Containerd) -> String {
@@ -368,43 +378,60 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn report(samples: &Samples, rounds: usize) -> Result<()> {
-    let mut table = String::from(
-        "| measurement (median) | hardened | runc | crun | hardened / runc | hardened / crun |\n|---|---|---|---|---|---|\n",
-    );
-    let mut json = serde_json::Map::new();
-    for (what, contenders) in samples {
-        let of = |who: &str| contenders.get(who).map_or(f64::NAN, |v| median(&mut v.clone()));
-        let (hardened, runc, crun) = (of("hardened"), of("runc"), of("crun"));
-        if runc.is_nan() {
-            table.push_str(&format!("| {what} | {hardened:.1} | | | | |\n"));
-        } else {
-            table.push_str(&format!(
-                "| {what} | {hardened:.1} | {runc:.1} | {crun:.1} | {:.2} | {:.2} |\n",
-                hardened / runc,
-                hardened / crun
-            ));
+/// The table, which grows as measurements are done: whoever waits sees them, and what is cut off is not lost.
+#[derive(Default)]
+struct Report {
+    done: BTreeSet<&'static str>,
+    table: String,
+}
+
+impl Report {
+    /// Adds the rows of what was measured since, here and in `target/`.
+    fn add(&mut self, samples: &Samples) -> Result<()> {
+        if self.table.is_empty() {
+            self.line("| measurement (median) | hardened | runc | crun | hardened / runc | hardened / crun |");
+            self.line("|---|---|---|---|---|---|");
         }
-        if let Some((_, base)) = AGAINST.iter().find(|(row, _)| row == what) {
-            let times = |who: &str, now: f64| {
-                let base =
-                    samples.get(base).and_then(|c| c.get(who)).map_or(f64::NAN, |v| now / median(&mut v.clone()));
-                if base.is_nan() { String::new() } else { format!("{base:.2} ×") }
-            };
-            let (hardened, runc, crun) = (times("hardened", hardened), times("runc", runc), times("crun", crun));
-            table.push_str(&format!("| … against {base} | {hardened} | {runc} | {crun} | | |\n"));
+        for (what, contenders) in samples {
+            if self.done.insert(what) {
+                rows(what, contenders, samples).iter().for_each(|row| self.line(row));
+            }
         }
-        if contenders.contains_key("unfiltered") {
-            let unfiltered = of("unfiltered");
-            table.push_str(&format!(
-                "| … without any filter | {unfiltered:.1} | | | {:.2} | |\n",
-                hardened / unfiltered
-            ));
-        }
-        json.insert(what.to_string(), serde_json::to_value(contenders)?);
+        fs::write(repository().join("target/bench.md"), &self.table)?;
+        fs::write(repository().join("target/bench.json"), serde_json::to_vec_pretty(samples)?)?;
+        Ok(())
     }
-    println!("{rounds} rounds, interleaved\n\n{table}");
-    fs::write(repository().join("target/bench.md"), &table)?;
-    fs::write(repository().join("target/bench.json"), serde_json::to_vec_pretty(&json)?)?;
-    Ok(())
+
+    fn line(&mut self, row: &str) {
+        // Over what is told of the progress.
+        println!("\r\x1b[K{row}");
+        self.table.push_str(row);
+        self.table.push('\n');
+    }
+}
+
+/// The row of a measurement, and what it is compared with.
+fn rows(what: &str, contenders: &BTreeMap<&'static str, Vec<f64>>, samples: &Samples) -> Vec<String> {
+    let of = |who: &str| contenders.get(who).map_or(f64::NAN, |v| median(&mut v.clone()));
+    let (hardened, runc, crun) = (of("hardened"), of("runc"), of("crun"));
+    let mut rows = Vec::new();
+    if runc.is_nan() {
+        rows.push(format!("| {what} | {hardened:.1} | | | | |"));
+    } else {
+        let (to_runc, to_crun) = (hardened / runc, hardened / crun);
+        rows.push(format!("| {what} | {hardened:.1} | {runc:.1} | {crun:.1} | {to_runc:.2} | {to_crun:.2} |"));
+    }
+    if let Some((_, base)) = AGAINST.iter().find(|(row, _)| *row == what) {
+        let times = |who: &str, now: f64| {
+            let base = samples.get(base).and_then(|c| c.get(who)).map_or(f64::NAN, |v| now / median(&mut v.clone()));
+            if base.is_nan() { String::new() } else { format!("{base:.2} ×") }
+        };
+        let (hardened, runc, crun) = (times("hardened", hardened), times("runc", runc), times("crun", crun));
+        rows.push(format!("| … against {base} | {hardened} | {runc} | {crun} | | |"));
+    }
+    if contenders.contains_key("unfiltered") {
+        let unfiltered = of("unfiltered");
+        rows.push(format!("| … without any filter | {unfiltered:.1} | | | {:.2} | |", hardened / unfiltered));
+    }
+    rows
 }

@@ -20,7 +20,7 @@ const ATTACKS: &[(&str, &str)] = &[
     ("raw IP socket", "capabilities"),
     ("ioctl TIOCSTI with a dirty upper half", "seccomp"),
     ("i386 system call", "seccomp: killed"),
-    ("write to a program", "Landlock"),
+    ("write to a program", "read-only mounts"),
     ("write to /usr through the image's own symlink", "Landlock"),
     ("make the device node of the first disk", "capabilities and Landlock"),
     ("execute from a memfd", "vm.memfd_noexec"),

@@ -6,10 +6,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, processes, repository};
+use hardened_integration::{Containerd, Output, processes, repository};
 use hardened_sandbox::seccomp::Arch;
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ crate::tests!(
     neither_the_shim_nor_a_launcher_has_a_second_thread,
     masks_hold_while_the_image_is_being_swapped,
     a_volume_is_the_one_that_was_judged,
+    a_container_that_stops_its_execs_holds_nobody_up,
 );
 
 const SHIM: &str = "containerd-shim-hardened-v1";
@@ -209,7 +211,7 @@ fn while_swapped<T>(one: &Path, other: &Path, act: impl FnOnce() -> Result<T>) -
             while !done.load(Ordering::Relaxed) {
                 exchange(one, other)?;
                 swaps += 1;
-                std::thread::sleep(std::time::Duration::from_micros(300));
+                std::thread::sleep(Duration::from_micros(300));
             }
             Ok(swaps)
         });
@@ -240,4 +242,25 @@ fn a_volume_is_the_one_that_was_judged(c: &Containerd) -> Result<()> {
     })?;
     ensure!(started > 0 && refused > 0 && swaps > 100, "{started} started, {refused} refused, {swaps} swaps");
     Ok(())
+}
+
+/// Root of a container may stop what joins its pid namespace, at any moment: an exec that is stopped before it executes
+/// fails, one that is stopped later can be killed, and the container goes with all of them.
+fn a_container_that_stops_its_execs_holds_nobody_up(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "while :; do kill -STOP -1; done 2>/dev/null"])?;
+    let ids: Vec<String> = (0..4).map(|_| c.id("exec")).collect();
+    let outs: Vec<Result<Output>> = std::thread::scope(|scope| {
+        let exec = |id| c.ctr(&["tasks", "exec", "--exec-id", id, running.id(), "true"]);
+        let execs: Vec<_> = ids.iter().map(|id| scope.spawn(move || exec(id))).collect();
+        std::thread::sleep(Duration::from_secs(70));
+        for id in &ids {
+            // Gone already, where its start failed.
+            drop(c.ctr(&["tasks", "kill", "--signal", "SIGKILL", "--exec-id", id, running.id()]));
+        }
+        execs.into_iter().map(|exec| exec.join().unwrap_or_else(|_| bail!("an exec panicked"))).collect()
+    });
+    let outs = outs.into_iter().collect::<Result<Vec<_>>>().context("an exec did not end")?;
+    let late = |out: &&Output| out.stderr.contains("within 60 seconds");
+    ensure!(outs.iter().any(|out| late(&out)), "none was stopped before it executed: {outs:?}");
+    running.remove()
 }

@@ -13,6 +13,7 @@ use hardened_integration::{
 crate::tests!(
     a_node_without_files_has_baseline,
     a_profile_narrows_what_a_container_may_do,
+    a_capability_brings_what_it_gates,
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
     tcp_ports_are_reached_by_no_other_way,
@@ -116,6 +117,32 @@ fn a_profile_narrows_what_a_container_may_do(c: &Containerd) -> Result<()> {
         let out = strict.run(&["--user", user], &["true"])?;
         ensure!(out.status != 0 && out.stderr.contains(words), "{user}: {out:?}");
     }
+    Ok(())
+}
+
+/// A grant is one line: the calls and the rights to files that a capability gates come with it.
+fn a_capability_brings_what_it_gates(c: &Containerd) -> Result<()> {
+    let folder = policy(
+        c,
+        r#"
+        default = "able"
+        [profile.able]
+        capabilities.add = ["SYS_CHROOT", "MKNOD", "NET_RAW"]
+        files.system = "writable"
+        "#,
+    )?;
+    for program in [
+        "chroot / true",
+        "mknod /dev/another c 1 3 && echo x >/dev/another",
+        "arping -c 1 -w 1 -I lo 127.0.0.1 2>&1 | grep -q ARPable",
+        "touch /usr/bin/new /usr/new && chmod 700 /usr/bin",
+    ] {
+        folder.run(&[], &["sh", "-c", program])?.ok().with_context(|| program.to_owned())?;
+        let baseline = c.run(&[], &["sh", "-c", program])?;
+        ensure!(baseline.status != 0, "{program} is no different under baseline");
+    }
+    // No node of a device that the rules do not have.
+    folder.run(&[], &["sh", "-c", "! mknod /dev/memory c 1 1 || ! cat /dev/memory"])?.ok()?;
     Ok(())
 }
 

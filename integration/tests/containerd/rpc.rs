@@ -9,6 +9,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::{Client, TaskClient};
+use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in};
 
 crate::tests!(
@@ -19,6 +20,7 @@ crate::tests!(
     calls_out_of_turn_are_refused_by_their_code,
     a_shim_with_containers_does_not_shut_down,
     a_bundle_that_is_missing_or_broken_is_told_of,
+    a_call_that_its_client_gives_up_is_done_all_the_same,
 );
 
 fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
@@ -207,4 +209,25 @@ fn a_bundle_that_is_missing_or_broken_is_told_of(c: &Containerd) -> Result<()> {
         ensure!(code(&error) == Some(Code::INVALID_ARGUMENT), "{id:?}: {error}");
     }
     running.remove()
+}
+
+/// containerd's deadline may be over, or it may restart, in the middle of any call.
+fn a_call_that_its_client_gives_up_is_done_all_the_same(c: &Containerd) -> Result<()> {
+    let config = c.spec(&["/bin/sleep", "1000"])?;
+    // From a moment at which nothing is done to one at which all is.
+    let mut given_up = 0;
+    for milliseconds in [1, 2, 4, 8, 12, 16, 24, 32] {
+        let direct = Direct::start(c, "containerd-shim-hardened-v1", &config)?;
+        let id = direct.id().to_owned();
+        let limit = context::with_timeout(milliseconds * 1_000_000);
+        given_up += u32::from(direct.create_within(limit, None).is_err());
+        eventually("the container is made", || direct.pid().is_ok_and(|pid| pid > 0))?;
+        let start = StartRequest { id: id.clone(), ..StartRequest::default() };
+        let limit = context::with_timeout(milliseconds * 500_000);
+        given_up += u32::from(direct.client()?.start(limit, &start).is_err());
+        direct.end().with_context(|| format!("after {milliseconds} ms"))?;
+        c.nothing_left(&id)?;
+    }
+    ensure!(given_up > 2, "{given_up} calls of 16 were given up");
+    Ok(())
 }

@@ -16,6 +16,7 @@ crate::tests!(
     a_profile_of_the_spec_narrows_the_filter,
     containerds_default_profile_does_not_let_user_namespaces_through,
     system_folders_stay_writable_where_a_volume_is_mounted,
+    what_is_no_system_folder_is_the_images_to_write,
     read_only_mounts_stay_read_only,
     recursive_read_only_reaches_the_mounts_below,
     what_the_host_mounts_later_reaches_a_volume_that_asks_for_it,
@@ -194,10 +195,24 @@ fn system_folders_stay_writable_where_a_volume_is_mounted(c: &Containerd) -> Res
     let out = c.run(
         // The second lies behind a symbolic link of the image's.
         &["--mount", &mount("/usr/share/www"), "--mount", &mount("/evil/share/www2")],
-        &["sh", "-c", "touch /usr/share/www/a /usr/share/www2/b && ! touch /usr/share/c && ! touch /usr/d"],
+        &["sh", "-c", "touch /usr/share/www/a /usr/share/www2/b && ! touch /usr/bin/c && ! touch /usr/d"],
     )?;
     out.ok()?;
     ensure!(volume.join("a").exists() && volume.join("b").exists());
+    // Also at a system folder, and below one.
+    let options = ["--mount", &mount("/usr/local/bin"), "--mount", &mount("/usr/bin/www")];
+    c.run(&options, &["sh", "-c", "touch /usr/local/bin/c /usr/bin/www/d && ! touch /usr/bin/e"])?.ok()?;
+    Ok(())
+}
+
+/// A conformance test makes a file in `/`, and so do programs whose working directory it is; servers below `/usr/local`
+/// and `/usr/share` write beside their programs.
+fn what_is_no_system_folder_is_the_images_to_write(c: &Containerd) -> Result<()> {
+    let program = "touch /new && mkdir /config && mv /new /renamed && rm /renamed && mkdir -p /usr/share/nginx/html && \
+                   touch /usr/share/nginx/html/x && chmod 700 /usr/share/nginx || exit 1; \
+                   for f in chmod\\ 777 touch chown\\ 1; do $f /usr/bin/victim && exit 2; $f /usr && exit 3; done; \
+                   mv /usr /was && exit 4; touch /usr/local/bin/x && exit 5; exit 0";
+    c.run(&[], &["sh", "-c", program])?.ok()?;
     Ok(())
 }
 
@@ -369,15 +384,11 @@ fn wrong(verdicts: &Verdicts) -> Verdicts {
 /// What root in a container can do for want of a feature of this kernel.
 fn left_open() -> BTreeSet<&'static str> {
     let missing: BTreeSet<&str> = hardened_node::probe().missing().map(|feature| feature.name).collect();
-    [
-        ("vm.memfd_noexec", "execute from a memfd"),
-        ("vm.memfd_noexec", "make an executable memfd"),
-        ("Landlock ABI 3 (truncate)", "truncate a program"),
-    ]
-    .into_iter()
-    .filter(|(feature, _)| missing.contains(feature))
-    .map(|(_, operation)| operation)
-    .collect()
+    [("vm.memfd_noexec", "execute from a memfd"), ("vm.memfd_noexec", "make an executable memfd")]
+        .into_iter()
+        .filter(|(feature, _)| missing.contains(feature))
+        .map(|(_, operation)| operation)
+        .collect()
 }
 
 fn masks_hold_whatever_the_image_puts_in_their_place(c: &Containerd) -> Result<()> {

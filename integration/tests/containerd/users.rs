@@ -33,7 +33,7 @@ fn a_new_user_namespace_holds_init_and_exec(c: &Containerd) -> Result<()> {
     let show = [
         "sh",
         "-c",
-        "tr -s ' ' < /proc/self/uid_map; id -G; stat -c %u / /proc/self/status; touch /x 2>&1; : > /tmp/x",
+        "tr -s ' ' < /proc/self/uid_map; id -G; stat -c %u / /proc/self/status; touch /usr/x 2>&1; : > /tmp/x",
     ];
     let running = c.start_container(&options, &["sleep", "1000"])?;
     let init = c.run(&options, &show)?.ok()?.text();

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::failure::Mechanism;
 use crate::{Failure, sys};
@@ -25,8 +26,30 @@ impl Payload {
         self.environment.push(format!("HOME={home}"));
     }
 
-    /// Finds the program: as it is where it has a slash, else along `PATH`.
+    /// Looks whether the program is there, for whoever wants to know before the process executes it. To be called in
+    /// the container's root; names are relative to `directory`.
+    ///
+    /// # Errors
+    /// It does not exist. All else is for the process itself to find out, as its user.
+    pub fn look_for(&self, directory: &Path) -> Result<(), Failure> {
+        match self.find(directory) {
+            Err(failure) if failure.errno == libc::ENOENT => Err(failure),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn resolve(self) -> Result<Resolved, Failure> {
+        let name = self.find(Path::new(""))?;
+        Ok(Resolved {
+            path: c_string(name.clone())?,
+            name,
+            arguments: self.arguments.into_iter().map(c_string).collect::<Result<_, _>>()?,
+            environment: self.environment.into_iter().map(c_string).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Finds the program: as it is where it has a slash, else along `PATH`.
+    fn find(&self, directory: &Path) -> Result<String, Failure> {
         let program = self.arguments.first().cloned().unwrap_or_default();
         let path = self.environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
         let candidates: Vec<String> = if program.contains('/') {
@@ -36,15 +59,8 @@ impl Payload {
         };
         let mut denied = None;
         for candidate in candidates {
-            match std::fs::metadata(&candidate) {
-                Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {
-                    return Ok(Resolved {
-                        name: candidate.clone(),
-                        path: c_string(candidate)?,
-                        arguments: self.arguments.into_iter().map(c_string).collect::<Result<_, _>>()?,
-                        environment: self.environment.into_iter().map(c_string).collect::<Result<_, _>>()?,
-                    });
-                }
+            match std::fs::metadata(directory.join(&candidate)) {
+                Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => return Ok(candidate),
                 Ok(found) => {
                     let what = if found.is_file() { "is not executable" } else { "is not a file" };
                     denied = denied.or(Some((candidate, what.to_owned(), libc::EACCES)));
@@ -109,6 +125,9 @@ mod tests {
         assert_eq!(resolve("sh", "/nowhere:/bin").unwrap(), "/bin/sh");
         assert_eq!(resolve("plain", &root.to_string()).unwrap_err().errno, libc::EACCES);
         assert_eq!(resolve(&root.to_string(), "").unwrap_err().errno, libc::EACCES);
+        let look_for = |program: &str, at: &Path| Payload::new(vec![program.into()], Vec::new()).look_for(at);
+        look_for("./plain", dir.path()).unwrap();
+        assert_eq!(look_for("./plain", Path::new("/")).unwrap_err().errno, libc::ENOENT);
         let missing = resolve("no-such", "/bin").unwrap_err();
         insta::assert_snapshot!(missing, @r#"execve: "no-such": executable file not found in $PATH (/bin): No such file or directory (os error 2)"#);
     }

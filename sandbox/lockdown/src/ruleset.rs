@@ -29,6 +29,9 @@ use crate::failure::Mechanism;
 /// Newest ABI whose every right this code has a rule for.
 const NEWEST_ABI: u32 = 7;
 
+/// Where message queues are mounted: mq_overview(7).
+const QUEUES: &str = "/dev/mqueue";
+
 /// Entries of one folder that are looked at. An image with more in `/` is not one.
 const MAX_ENTRIES: usize = 4096;
 
@@ -74,14 +77,11 @@ pub(crate) fn build(plan: &LandlockPlan, root: BorrowedFd<'_>) -> Result<OwnedFd
 
     rules.grant_except(Path::new("/"), rights.read, &hidden)?;
     rules.grant_except(Path::new("/"), rights.execute, &no_execute)?;
-    for name in rules.entries(Path::new("/"))? {
-        if !plan.system.iter().any(|system| OsStr::new(system) == name) {
-            rules.grant_except(&Path::new("/").join(name), rights.write, &no_write)?;
-        }
-    }
-    for volume in &plan.writable {
-        rules.grant_mount(volume, rights.write, &no_write)?;
-    }
+    // System folders are read-only by mounts: the launcher's.
+    let nodes = if plan.device_nodes { rights.nodes } else { BitFlags::EMPTY };
+    rules.grant_except(Path::new("/"), rights.write | nodes, &no_write)?;
+    // Queues are files of the IPC namespace's own mount, of which this is the root: nothing leads up from there.
+    rules.grant(Path::new(QUEUES), rights.read | rights.write)?;
     for device in &plan.ioctl {
         rules.grant(device, rights.ioctl)?;
     }
@@ -165,12 +165,14 @@ fn create(plan: &LandlockPlan, abi: ABI) -> Result<RulesetCreated, Failure> {
     build().map_err(|e| fail("create a ruleset", &e))
 }
 
-/// What is granted where. Making device nodes is granted nowhere.
+/// What is granted where.
 #[derive(Clone, Copy)]
 struct Rights {
     read: BitFlags<AccessFs>,
     execute: BitFlags<AccessFs>,
     write: BitFlags<AccessFs>,
+    /// Making device nodes.
+    nodes: BitFlags<AccessFs>,
     ioctl: BitFlags<AccessFs>,
 }
 
@@ -182,6 +184,7 @@ impl Rights {
             read: AccessFs::ReadFile | AccessFs::ReadDir,
             execute: AccessFs::Execute.into(),
             write: AccessFs::from_write(abi) & !nodes & !BitFlags::from(AccessFs::IoctlDev),
+            nodes: nodes & all,
             ioctl: BitFlags::from(AccessFs::IoctlDev) & all,
         }
     }
@@ -199,25 +202,6 @@ impl Rules<'_> {
             Some(file) => self.add(path, file, rights),
             None => Ok(()),
         }
-    }
-
-    /// Grants rights to a mount. Where there is none, somebody has led the path elsewhere; and a rule
-    /// for the root would be one for everything.
-    fn grant_mount(&mut self, path: &Path, rights: BitFlags<AccessFs>, except: &[PathBuf]) -> Result<(), Failure> {
-        let Some(file) = self.open(path, HANDLE)? else { return Ok(()) };
-        let step = || format!("look at {}", path.display());
-        let id = |file: BorrowedFd<'_>| rustix::fs::fstat(file).map(|found| (found.st_dev, found.st_ino));
-        let is_root = || Ok::<_, Errno>(id(file.as_fd())? == id(self.root)?);
-        if is_root().map_err(|e| fail_errno(step(), e))?
-            || !beneath::is_mount_root(file.as_fd()).map_err(|e| fail_errno(step(), e))?
-            || except.iter().any(|e| path.starts_with(e))
-        {
-            return Ok(());
-        }
-        if except.iter().any(|e| e.starts_with(path)) {
-            return self.grant_except(path, rights, except);
-        }
-        self.add(path, file, rights)
     }
 
     /// Grants rights to all below a path but below `except`. A folder on the way there gets none

@@ -13,11 +13,18 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 #[derive(Debug)]
 pub struct MountTable(Vec<Mount>);
 
+/// File systems whose mounts tell which part of them is mounted. NFS, for one, tells `/` for each
+/// (fs/nfs/super.c, `nfs_show_path`), and has one device for all mounts of a server's file system.
+const TELL_THEIR_ROOT: &[&str] = &[
+    "9p", "bcachefs", "btrfs", "ceph", "devtmpfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuse", "fuseblk",
+    "iso9660", "overlay", "ramfs", "rootfs", "squashfs", "tmpfs", "vfat", "virtiofs", "xfs", "zfs",
+];
+
 /// A mount: proc_pid_mountinfo(5).
 #[derive(Debug)]
 struct Mount {
     id: u64,
-    /// `major:minor`.
+    /// `major:minor`; of a file system that does not tell its root, of this mount alone.
     device: String,
     /// Which part of its file system is mounted.
     root: PathBuf,
@@ -39,6 +46,9 @@ impl MountTable {
 
     /// Where what a handle is on lies: its file system, and the path in it. `path` is the handle's own,
     /// without any symbolic link.
+    ///
+    /// In a file system whose mounts do not tell which part of it they are, a place is known by its mount:
+    /// the same file by another mount lies elsewhere.
     ///
     /// # Errors
     /// The mount of the handle is not in the table.
@@ -73,7 +83,10 @@ impl Mount {
         let text = |field: &[u8]| std::str::from_utf8(field).ok().map(str::to_owned);
         let id = text(fields.next()?)?.parse().ok()?;
         let device = text(fields.nth(1)?)?;
-        Some(Self { id, device, root: unescape(fields.next()?), point: unescape(fields.next()?) })
+        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+        let kind = text(fields.skip_while(|field| *field != b"-").nth(1)?)?;
+        let device = if TELL_THEIR_ROOT.contains(&kind.as_str()) { device } else { format!("{device}, mount {id}") };
+        Some(Self { id, device, root, point })
     }
 
     /// Of what lies below its root.
@@ -119,6 +132,18 @@ mod tests {
 51 22 8:17 /sub /var/lib/kubelet/pods/0aa/volume-subpaths/v/web/1 rw - xfs /dev/sdb1 rw
 52 22 8:1 / /var/lib/kubelet/pods/0aa/volume-subpaths/v/web/2 rw - ext4 /dev/sda1 rw
 ";
+
+    #[test]
+    fn two_mounts_of_nfs_are_two_places() {
+        let table = MountTable::parse(
+            b"60 22 0:45 / /mnt/a rw - nfs4 server:/a rw\n61 22 0:45 / /mnt/b rw - nfs4 server:/b rw\n",
+        );
+        let (a, b) = (table.location(60, Path::new("/mnt/a/x")), table.location(61, Path::new("/mnt/b/x")));
+        assert_eq!(a.as_ref().map(|place| place.path.as_path()), Some(Path::new("/x")));
+        assert!(a.is_some() && b.is_some() && a != b);
+        let whole = table.location(60, Path::new("/mnt/a"));
+        assert!(a.is_some_and(|a| whole.is_some_and(|whole| a.is_within(&whole))));
+    }
 
     #[test]
     fn a_file_is_located_by_its_file_system_and_the_path_in_it() {

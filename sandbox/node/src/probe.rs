@@ -1,6 +1,6 @@
 //! What this node offers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hardened_sandbox::{AppArmor, KernelSupport};
@@ -20,7 +20,7 @@ pub fn probe() -> KernelSupport {
             .unwrap_or(false),
         oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
         hard_limits: hard_limits(),
-        processors: u32::try_from(processors()).unwrap_or(0),
+        processors: processors(),
     }
 }
 
@@ -45,8 +45,10 @@ fn read(path: &str) -> String {
 }
 
 /// Processors that have a thermal throttle counter.
-fn processors() -> usize {
-    (0..).take_while(|n| Path::new(&format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle")).exists()).count()
+fn processors() -> BTreeSet<u32> {
+    let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else { return BTreeSet::new() };
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok();
+    entries.flatten().filter(|entry| entry.path().join("thermal_throttle").exists()).filter_map(number).collect()
 }
 
 fn hard_limits() -> BTreeMap<String, u64> {

@@ -64,6 +64,8 @@ pub struct Bundle {
     pub memfd_noexec: bool,
     /// The node's own programs that run outside of the container while it is made.
     pub hooks: Hooks,
+    /// Folders of the image that are read-only.
+    pub system: SystemFolders,
 }
 
 /// A process, as libcontainer gets it. What the lock-down does (labels, working directory, filter) is
@@ -232,7 +234,7 @@ impl CgroupPath {
         if text.contains('\0') {
             return Err(format!("{text:?}: {EXPECTED}"));
         }
-        if text.contains(':') {
+        if text.contains(':') && !text.starts_with('/') {
             let plain = |part: &str| !part.is_empty() && !part.contains('/') && !part.starts_with('.');
             return match text.split(':').collect::<Vec<_>>()[..] {
                 [slice, prefix, name] if slice.ends_with(".slice") && [slice, prefix, name].into_iter().all(plain) => {
@@ -246,6 +248,15 @@ impl CgroupPath {
             Some(_) | None => Err(format!("{text:?}: {EXPECTED}")),
         }
     }
+
+    /// The same text as a path, as runc takes it where systemd makes no cgroups.
+    #[must_use]
+    pub fn literal(&self) -> Self {
+        match self {
+            Self::Path(_) => self.clone(),
+            Self::Unit { .. } => Self::Path(Path::new("/").join(self.to_string())),
+        }
+    }
 }
 
 impl std::fmt::Display for CgroupPath {
@@ -255,6 +266,16 @@ impl std::fmt::Display for CgroupPath {
             Self::Unit { slice, prefix, name } => write!(f, "{slice}:{prefix}:{name}"),
         }
     }
+}
+
+/// Folders of the image that are mounted read-only, as far as they are there and no volume is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemFolders {
+    /// With all below.
+    pub whole: Vec<PathBuf>,
+    /// Themselves, and not the folders in them that are not among `whole`.
+    pub alone: Vec<PathBuf>,
 }
 
 /// Programs of the node, run by the launcher: runtime-spec `config.md`, "POSIX-platform Hooks".

@@ -40,6 +40,11 @@ const SHOWN_DEVICES: usize = 4;
 /// host's console, and before 1.7 `/dev/net/tun`. Cut, not refused.
 const CUT: [(i64, i64); 2] = [(5, 1), (10, 200)];
 
+/// Whether every device is to be had.
+pub(crate) fn asks_for_all(request: &Request) -> bool {
+    request.device_rules.iter().any(|rule| rule.allow && rule.major.is_none() && rule.access.contains('w'))
+}
+
 /// Refuses devices beyond the standard set and the profile's.
 pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
     if sandbox.privileged {
@@ -73,6 +78,14 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
             format!("linux.devices[{}]", node.path.display()),
             "would be made in a volume, or in another file system than /dev",
             "give it a path of its own in /dev",
+        ));
+    }
+    let after_grants = request.device_rules.iter().skip_while(|rule| !rule.allow || rule.access == "m");
+    if after_grants.filter(|rule| !rule.allow).count() > 0 {
+        violations.push(Violation::invalid(
+            "linux.resources.devices",
+            "a rule denies what one before it allows, and only lists of what is allowed are taken",
+            "leave both out",
         ));
     }
     for rule in request.device_rules.iter().filter(|rule| rule.allow) {

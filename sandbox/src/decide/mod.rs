@@ -5,6 +5,7 @@
 mod annotation;
 mod devices;
 mod effective;
+mod hooks;
 mod host_paths;
 mod labels;
 mod mounts;
@@ -14,7 +15,7 @@ mod user_namespace;
 
 use oci_spec::runtime::Spec;
 
-use crate::bundle::{Bundle, CgroupPath};
+use crate::bundle::{Bundle, CgroupPath, SystemFolders};
 use crate::feature::Feature;
 use crate::identity::Identity;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
@@ -113,17 +114,22 @@ impl Admission {
     /// Every violation, at once.
     pub fn decide_exec(&self, process: &ProcessRequest) -> Result<ExecAdmission, Refusal> {
         let mut violations = Vec::new();
+        process::check_capabilities(process, &self.sandbox, &mut violations);
         process::check(process, &self.sandbox, &self.kernel, &mut violations);
         if let Some(namespace) = self.user_namespace {
             namespace.check_user(&process.user, &mut violations);
         }
         process::check_exec(process, &self.sandbox.exec, &mut violations);
-        let refusal =
-            |violations| Refusal { by: self.by.clone(), identity: Box::new(self.identity.clone()), violations };
+        let refusal = |violations| Refusal {
+            by: self.by.clone(),
+            identity: Box::new(self.identity.clone()),
+            violations,
+            implied: Vec::new(),
+        };
         if !violations.is_empty() {
             return Err(refusal(violations));
         }
-        let mut notes = Vec::new();
+        let mut notes = process.notes.clone();
         let hardened = process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
             let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
@@ -202,11 +208,14 @@ pub fn decide(
     // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
     let default_label = choice.profile.selinux();
     labels::check_default(default_label, kernel, &mut violations);
-    check(request, &sandbox, observed, kernel, &mut violations);
-    let refusal = |violations| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations };
+    let mut implied = Vec::new();
+    check(request, &sandbox, observed, kernel, &mut violations, &mut implied);
+    let refusal =
+        |violations, implied| Refusal { by: by.clone(), identity: Box::new(identity.clone()), violations, implied };
     if !violations.is_empty() {
-        return Err(refusal(violations));
+        return Err(refusal(violations, implied));
     }
+    let refusal = |violations| refusal(violations, Vec::new());
     let program = compile(&sandbox.effective_filter()).map_err(|violation| refusal(vec![violation]))?;
     let cgroup = match cgroup(request, observed) {
         Ok(path) => path,
@@ -232,10 +241,12 @@ pub fn judge(
     decide(&Request::parse(spec)?, policy, kernel, observed)
 }
 
-/// Whether the container is what Kubernetes calls privileged: no mask, and the capability that is
-/// all others. (There is no such flag in the OCI spec.)
+/// Whether the container is what Kubernetes calls privileged: no mask, the capability that is all others, and
+/// `/sys` to write to or every device. (There is no such flag in the OCI spec, and clients that know no masks
+/// are many.)
 fn is_privileged(request: &Request) -> bool {
-    request.masked_paths.is_empty() && request.process.asks_for_sys_admin()
+    let unmasked = request.masked_paths.is_empty() && request.process.asks_for_sys_admin();
+    unmasked && (mounts::has_writable_sysfs(request) || devices::asks_for_all(request))
 }
 
 fn compile(filter: &Filter) -> Result<Program, Violation> {
@@ -259,9 +270,18 @@ fn check(
     observed: &Observations,
     kernel: &KernelSupport,
     violations: &mut Vec<Violation>,
+    implied: &mut Vec<Violation>,
 ) {
+    let is_refused = is_privileged(request) && !sandbox.privileged;
+    {
+        // Of a privileged container these follow from that.
+        let follows = if is_refused { &mut *implied } else { &mut *violations };
+        process::check_capabilities(&request.process, sandbox, follows);
+        devices::check(request, sandbox, follows);
+        mounts::check_host_view(request, sandbox, follows);
+    }
     process::check(&request.process, sandbox, kernel, violations);
-    devices::check(request, sandbox, violations);
+    hooks::check(&request.hooks, sandbox, violations);
     mounts::check(request, sandbox, observed, violations);
     mounts::check_mapped(request, violations);
     namespaces::check(request, sandbox, observed, violations);
@@ -293,7 +313,7 @@ fn check(
             .of_container("securityContext.seLinuxOptions"),
         );
     }
-    if is_privileged(request) && !sandbox.privileged {
+    if is_refused {
         violations.insert(
             0,
             Violation::policy(
@@ -370,6 +390,12 @@ fn harden(
         files_label,
         memfd_noexec: kernel.memfd_noexec && !sandbox.is_open(),
         hooks: request.hooks.clone(),
+        // A root file system that is read-only as a whole has them read-only too.
+        system: if sandbox.system_writable || root_read_only {
+            SystemFolders::default()
+        } else {
+            mounts::system_folders()
+        },
     };
     (bundle, plan)
 }

@@ -1,9 +1,9 @@
 //! Mounts, masked and read-only paths.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::host_paths::{self, Verdict};
-use crate::bundle::{IdMappings, Mount, MountFlag, MountFlags, MountKind, Propagation, Volume};
+use crate::bundle::{IdMappings, Mount, MountFlag, MountFlags, MountKind, Propagation, SystemFolders, Volume};
 use crate::kernel::KernelSupport;
 use crate::observations::Observations;
 use crate::profile::masks;
@@ -15,16 +15,36 @@ use crate::sandbox::{Access, HostNamespace, Sandbox, grant_advice};
 /// system that belongs there, and by nothing else.
 const RUNTIMES_OWN: &[(&str, &str)] = &[("/dev", "tmpfs"), ("/proc", "proc"), ("/sys", "sysfs")];
 
+/// Folders of programs and libraries: Filesystem Hierarchy Standard.
+const SYSTEM_FOLDERS: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libexec",
+    "/libx32",
+    "/sbin",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/libx32",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/libexec",
+    "/usr/local/sbin",
+    "/usr/sbin",
+];
+
 /// Flags that no volume is without: the standard devices are made in `/dev`, and setuid programs give
 /// nothing.
 const VOLUME_FLAGS: &[MountFlag] = &[MountFlag::NoSuid, MountFlag::NoDev];
 
-/// Refuses mounts, propagation and masks that amount to a privileged container, and paths of the
-/// host that are not the pod's to have.
+/// Refuses paths of the host that are not the pod's to have, and mounts where nothing is mounted.
 pub(crate) fn check(request: &Request, sandbox: &Sandbox, observed: &Observations, violations: &mut Vec<Violation>) {
-    if !sandbox.privileged {
-        check_host_view(request, violations);
-    }
     for mount in &request.mounts {
         check_place(mount, violations);
         if let RequestedKind::Bind { .. } = mount.kind
@@ -82,7 +102,7 @@ fn check_source(
     sandbox: &Sandbox,
     observed: &Observations,
 ) -> Option<Violation> {
-    let RequestedKind::Bind { source, recursive, .. } = &mount.kind else { return None };
+    let RequestedKind::Bind { source, recursive, propagation, .. } = &mount.kind else { return None };
     let at = mount.destination.display();
     if is_shared_memory(&mount.destination, source, sandbox) {
         return None;
@@ -102,21 +122,37 @@ fn check_source(
             format!("{what} of the host is mounted writable, and the profile grants it read-only"),
             "set readOnly: true in volumeMounts",
         ),
+        // The kernel keeps read-only what is mounted already, not what is mounted later.
+        Some(Access::ReadOnly) if *propagation == Propagation::Slave && !sandbox.later_mounts => {
+            return Some(
+                Violation::policy(
+                    format!("mounts[{at}]"),
+                    format!(
+                        "{what} of the host is granted read-only, and what the host mounts below it later would not be"
+                    ),
+                    "use mountPropagation: None; or have the node's policy take it: [profile.NAME] host.later-mounts = \
+                     true",
+                )
+                .of_container(format!("volumeMounts[{at}].mountPropagation")),
+            );
+        }
         Some(Access::ReadOnly | Access::ReadWrite) => return None,
     };
     Some(violation.of_container(format!("volumeMounts[{at}]")))
 }
 
-fn check_host_view(request: &Request, violations: &mut Vec<Violation>) {
-    if request.masked_paths.is_empty() {
-        violations.push(
-            Violation::policy(
-                "linux.maskedPaths",
-                "no path of /proc is masked",
-                "run without privileged and with procMount: Default",
-            )
-            .of_container("securityContext.procMount"),
-        );
+/// Whether `/sys` is to be written to.
+pub(crate) fn has_writable_sysfs(request: &Request) -> bool {
+    let is_writable = |mount: &MountRequest| {
+        matches!(mount.kind, RequestedKind::FileSystem(MountKind::Sysfs)) && !mount.flags.contains(MountFlag::ReadOnly)
+    };
+    request.mounts.iter().any(is_writable)
+}
+
+/// Refuses mounts and propagation that amount to a privileged container. (Masks that are missing are added.)
+pub(crate) fn check_host_view(request: &Request, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
+    if sandbox.privileged {
+        return;
     }
     if request.shares_root_mounts {
         violations.push(Violation::policy(
@@ -156,6 +192,12 @@ fn check_host_view(request: &Request, violations: &mut Vec<Violation>) {
 fn is_shared_memory(destination: &Path, source: &Path, sandbox: &Sandbox) -> bool {
     let shm = Path::new("/dev/shm");
     destination == shm && source == shm && sandbox.host_namespaces.contains(&HostNamespace::Ipc)
+}
+
+/// The folders of an image that are read-only unless the profile says otherwise. What images add to `/usr`
+/// (`/usr/local/apache2`, `/usr/src/app`, `/usr/share/nginx`) is theirs to write.
+pub(crate) fn system_folders() -> SystemFolders {
+    SystemFolders { whole: SYSTEM_FOLDERS.iter().map(PathBuf::from).collect(), alone: vec![PathBuf::from("/usr")] }
 }
 
 /// The mounts, with the flags that take rights away.
@@ -278,7 +320,10 @@ pub(crate) fn masks(
     if sandbox.is_open() {
         return (request.masked_paths.clone(), request.read_only_paths.clone());
     }
-    let throttle = (0..kernel.processors).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    if request.masked_paths.is_empty() {
+        notes.push(Note::new("procMount", "Unmasked is not: what every container has masked is masked"));
+    }
+    let throttle = kernel.processors.iter().map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
     let masked = masks::masked().map(str::to_owned).chain(throttle).chain(sandbox.masked.iter().cloned());
     let read_only = masks::read_only().map(str::to_owned).chain(sandbox.read_only.iter().cloned());
     (

@@ -45,12 +45,8 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, observed: &Observation
             "leave hostname and domainname out",
         ));
     }
-    let own_network = !shares(request, observed, NamespaceKind::Network);
-    let own_ipc = !shares(request, observed, NamespaceKind::Ipc);
-    for (key, is_own) in request.sysctls.keys().map(|key| {
-        let is_own = if key.starts_with("net.") { own_network } else { own_ipc || own_network };
-        (key, is_own)
-    }) {
+    for key in request.sysctls.keys() {
+        let is_own = namespace_of(key).is_some_and(|kind| !shares(request, observed, kind));
         let is_granted = sandbox.sysctls.iter().all(|allowed| allowed.matches(key));
         if is_granted && !is_own && !sandbox.privileged {
             violations.push(
@@ -62,6 +58,19 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, observed: &Observation
                 .of_pod(format!("securityContext.sysctls[{key}]")),
             );
         }
+    }
+}
+
+/// The namespace that a sysctl belongs to; the host's otherwise (Documentation/admin-guide/sysctl,
+/// ipc/ipc_sysctl.c).
+fn namespace_of(key: &str) -> Option<NamespaceKind> {
+    const IPC: [&str; 4] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+    const UTS: [&str; 2] = ["kernel.hostname", "kernel.domainname"];
+    match key {
+        _ if key.starts_with("net.") => Some(NamespaceKind::Network),
+        _ if IPC.iter().any(|prefix| key.starts_with(prefix)) => Some(NamespaceKind::Ipc),
+        _ if UTS.contains(&key) => Some(NamespaceKind::Uts),
+        _ => None,
     }
 }
 

@@ -14,6 +14,13 @@ use crate::sandbox::{ExecRules, Sandbox, Users};
 /// What containerd and runc give to a process without a `PATH`.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Limits up to which a process may raise its priority by itself: getrlimit(2).
+const PRIORITIES: [&str; 2] = ["RLIMIT_NICE", "RLIMIT_RTPRIO"];
+
+/// The least that a container gets: that of a pod's sandbox (Kubernetes `pkg/kubelet/qos/policy.go`). With -1000 the
+/// OOM killer passes over a process.
+const LEAST_OOM_SCORE: i32 = -998;
+
 /// A process as it is allowed.
 #[derive(Debug)]
 pub(crate) struct Hardened {
@@ -26,28 +33,36 @@ pub(crate) struct Hardened {
     pub(crate) oom_score_adj: Option<i32>,
 }
 
-/// Refuses a process that asks for what the sandbox does not give.
+/// Refuses capabilities that the sandbox does not give.
+pub(crate) fn check_capabilities(process: &ProcessRequest, sandbox: &Sandbox, violations: &mut Vec<Violation>) {
+    let asked = &process.capabilities;
+    let all = [asked.bounding, asked.effective, asked.permitted, asked.inheritable, asked.ambient]
+        .into_iter()
+        .fold(CapabilitySet::EMPTY, CapabilitySet::union);
+    let beyond = all.without(CapabilitySet::CONTAINERD_DEFAULT.union(sandbox.capabilities));
+    if beyond.is_empty() || sandbox.privileged {
+        return;
+    }
+    let debugs = CapabilitySet::of(&["SYS_PTRACE"]).is_subset(beyond);
+    let advice = "take them out of securityContext.capabilities.add";
+    let advice = if debugs {
+        format!("{advice}; kubectl debug asks for SYS_PTRACE unless it is given --profile=baseline or restricted")
+    } else {
+        advice.to_owned()
+    };
+    violations.push(
+        Violation::policy("process.capabilities", format!("added: {beyond}, which the profile does not give"), advice)
+            .of_container("securityContext.capabilities.add"),
+    );
+}
+
+/// Refuses a process that asks for what the sandbox does not give, beside capabilities.
 pub(crate) fn check(
     process: &ProcessRequest,
     sandbox: &Sandbox,
     kernel: &KernelSupport,
     violations: &mut Vec<Violation>,
 ) {
-    let asked = &process.capabilities;
-    let all = [asked.bounding, asked.effective, asked.permitted, asked.inheritable, asked.ambient]
-        .into_iter()
-        .fold(CapabilitySet::EMPTY, CapabilitySet::union);
-    let beyond = all.without(CapabilitySet::CONTAINERD_DEFAULT.union(sandbox.capabilities));
-    if !beyond.is_empty() && !sandbox.privileged {
-        violations.push(
-            Violation::policy(
-                "process.capabilities",
-                format!("added: {beyond}, which the profile does not give"),
-                "take them out of securityContext.capabilities.add, and run without privileged",
-            )
-            .of_container("securityContext.capabilities.add"),
-        );
-    }
     for users in &sandbox.users {
         check_user(&process.user, users, violations);
     }
@@ -158,7 +173,7 @@ pub(crate) fn harden(
         labels,
         cwd: process.cwd.clone(),
         home,
-        oom_score_adj: score(process, kernel, notes),
+        oom_score_adj: score(process, sandbox, kernel, notes),
     }
 }
 
@@ -171,6 +186,14 @@ fn limits(
     notes: &mut Vec<Note>,
 ) -> BTreeMap<String, (u64, u64)> {
     let mut limits = process.rlimits.clone();
+    // What SYS_NICE is for. Whoever may raise limits on the host must not pass it on unasked.
+    let may_go_first = sandbox.is_open() || CapabilitySet::of(&["SYS_NICE"]).is_subset(sandbox.capabilities);
+    for name in PRIORITIES.into_iter().filter(|_| !may_go_first) {
+        if limits.get(name).is_some_and(|(_, hard)| *hard > 0) {
+            limits.insert(name.to_owned(), (0, 0));
+            notes.push(Note::new(format!("process.rlimits[{name}]"), "set to 0: the profile does not give SYS_NICE"));
+        }
+    }
     for (name, most) in &sandbox.limits {
         let bounded = match limits.get(name) {
             Some((_, hard)) if hard <= most => continue,
@@ -196,8 +219,15 @@ fn limits(
 }
 
 /// The OOM score: at least what the runtime may set at all.
-fn score(process: &ProcessRequest, kernel: &KernelSupport, notes: &mut Vec<Note>) -> Option<i32> {
+fn score(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, notes: &mut Vec<Note>) -> Option<i32> {
     let asked = process.oom_score_adj?;
+    let asked = if asked < LEAST_OOM_SCORE && !sandbox.is_open() {
+        let told = format!("{asked} clamped to {LEAST_OOM_SCORE}: the OOM killer can end every container");
+        notes.push(Note::new("process.oomScoreAdj", told));
+        LEAST_OOM_SCORE
+    } else {
+        asked
+    };
     if kernel.may_raise_limits || asked >= kernel.oom_score_adj {
         return Some(asked);
     }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::error::{Place, PolicyError, nearest};
-use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable};
+use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, SystemFolders};
 use super::{ReadSeccomp, Source};
 use crate::capability::CapabilitySet;
 use crate::label;
 use crate::pattern::Patterns;
-use crate::profile;
+use crate::profile::{self, gated};
 use crate::sandbox::{Device, HostPaths, Sandbox, Users, without_covered};
 use crate::seccomp::{Action, Arch, Condition, Filter, Rule, SocketFamily, is_call};
 
@@ -34,6 +34,7 @@ impl<'a> Edit<'a> {
         for capability in &table.capabilities.add {
             let one = self.capability(capability);
             self.sandbox.capabilities = self.sandbox.capabilities.union(one);
+            self.allow_gated(one, capability);
         }
         for capability in &table.capabilities.drop {
             let gone = match capability.get_ref().as_str() {
@@ -74,6 +75,19 @@ impl<'a> Edit<'a> {
             self.wrong(name.span(), problem);
             CapabilitySet::EMPTY
         })
+    }
+
+    /// Allows the calls that the capabilities are of no use without. What `seccomp` says comes later, and holds.
+    fn allow_gated(&mut self, granted: CapabilitySet, capability: &toml::Spanned<String>) {
+        let always = Rule::always(Action::Allow);
+        let packets = Rule { conditions: vec![gated::PACKET_SOCKETS], action: Action::Allow };
+        let calls = gated::calls(granted).map(|name| (name, &always, false));
+        let sockets = gated::has_packet_sockets(granted).then_some(("socket", &packets, true));
+        for (name, rule, before) in calls.chain(sockets) {
+            if let Err(problem) = self.answer(name, rule, before) {
+                self.wrong(capability.span(), problem);
+            }
+        }
     }
 
     /// Absolute paths; others are errors.
@@ -178,6 +192,9 @@ impl<'a> Edit<'a> {
         if let Some(read_only) = files.read_only_root {
             self.sandbox.read_only_root = read_only;
         }
+        if let Some(system) = files.system {
+            self.sandbox.system_writable = system == SystemFolders::Writable;
+        }
         if let Some(execute) = files.execute_from_writable {
             self.sandbox.execute_from_writable = execute;
         }
@@ -186,6 +203,16 @@ impl<'a> Edit<'a> {
         let hidden = self.paths(&files.hidden, "files.hidden", place);
         let masked = self.paths(&files.masked, "files.masked", place);
         let read_only = self.paths(&files.read_only, "files.read-only", place);
+        for path in masked.iter().chain(&read_only) {
+            if !path.starts_with("/proc") && !path.starts_with("/sys") {
+                let problem = format!(
+                    "files.masked, files.read-only: {}; expected paths of /proc and /sys, which no image can lead elsewhere: \
+                     use files.hidden or files.no-write",
+                    path.display()
+                );
+                self.errors.push(PolicyError::at(place, problem));
+            }
+        }
         let text = |paths: BTreeSet<PathBuf>| paths.into_iter().map(|p| p.display().to_string());
         self.sandbox.no_write.extend(no_write);
         self.sandbox.no_execute.extend(no_execute);
@@ -225,6 +252,13 @@ impl<'a> Edit<'a> {
                 paths.set_other(other.granted());
             }
             self.sandbox.host_paths = [paths].into();
+        }
+        if let Some(later_mounts) = host.later_mounts {
+            self.sandbox.later_mounts = later_mounts;
+        }
+        let hooks = self.paths(&host.hooks, "host.hooks", place);
+        if let Some(granted) = &mut self.sandbox.hooks {
+            granted.extend(hooks);
         }
         for text in &host.devices {
             match device(text.get_ref()) {

@@ -55,7 +55,8 @@ pub struct RuleTable {
     pub namespace: Option<Patterns>,
     /// Image reference. The pod's author chooses it: by itself it can only narrow.
     pub image: Option<Patterns>,
-    /// Image digest, `sha256:` and 64 digits: the content itself. The pod must name the image by it.
+    /// Image digest, `sha256:` and 64 digits: the content itself. The pod must name the image by it. The
+    /// pod's author chooses what is run of the image, and what is mounted over it: by itself it can only narrow.
     pub digest: Option<Patterns>,
     /// Pod name. The pod's author chooses it: by itself it can only narrow.
     pub pod: Option<Patterns>,
@@ -130,7 +131,8 @@ pub struct ProfileTable {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CapabilitiesTable {
-    /// May be had, where the pod asks for them. Widens.
+    /// May be had, where the pod asks for them, with the system calls that each gates: `ptrace` with
+    /// SYS_PTRACE, `chroot` with SYS_CHROOT, packet sockets with NET_RAW, device nodes with MKNOD. Widens.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub add: Vec<Spanned<String>>,
@@ -209,11 +211,15 @@ pub enum Foreign {
     Enosys,
 }
 
-/// Files, beside the system folders, which are always read-only.
+/// Files.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FilesTable {
+    /// The image's folders of programs and libraries (`/bin`, `/usr/lib`, `/usr/local/bin` and the like): `read-only`,
+    /// or `writable` as their modes say, for jobs that install packages. Default: that of the extended profile,
+    /// `read-only` in `baseline` and `restricted`. `writable` widens.
+    pub system: Option<SystemFolders>,
     /// The root file system is read-only. Kubernetes: `securityContext.readOnlyRootFilesystem`.
     pub read_only_root: Option<bool>,
     /// Trees in which nothing can be written, whatever is mounted there.
@@ -228,13 +234,24 @@ pub struct FilesTable {
     /// Programs may be executed from `/tmp`, `/var/tmp`, `/dev/shm` and writable volumes. `true`
     /// widens `restricted`.
     pub execute_from_writable: Option<bool>,
-    /// Paths masked beside the built-in ones. OCI: `linux.maskedPaths`.
+    /// Paths of `/proc` and `/sys` that are masked beside the built-in ones. OCI: `linux.maskedPaths`.
     #[serde(default)]
     pub masked: Vec<PathBuf>,
     /// Paths of `/proc` and `/sys` that are read-only beside the built-in ones. OCI:
     /// `linux.readonlyPaths`.
     #[serde(default)]
     pub read_only: Vec<PathBuf>,
+}
+
+/// What becomes of the image's system folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemFolders {
+    /// Nothing in them can be changed, metadata neither.
+    ReadOnly,
+    /// As their modes say.
+    Writable,
 }
 
 /// TCP by port (needs Linux 6.7), and abstract UNIX sockets (Linux 6.12).
@@ -269,6 +286,16 @@ pub struct HostTable {
     /// is root on the node, whatever `paths` denies. Default: that of the extended profile, `deny` in
     /// `baseline` and `restricted`. `read-only` and `read-write` widen.
     pub other_paths: Option<PathAccess>,
+    /// Volumes that are granted read-only may show what the host mounts below them later, with the flags
+    /// that it has on the host: Landlock keeps it from being written to, but its owner can change modes and
+    /// attributes. Without, such a volume cannot have `HostToContainer`. Widens. Kubernetes:
+    /// `volumeMounts[].mountPropagation`.
+    pub later_mounts: Option<bool>,
+    /// Programs of the host that may be OCI hooks (`prestart`, `createRuntime`, `createContainer`), by
+    /// their full paths. They run outside of the sandbox, as root. Widens. NVIDIA's and others' device
+    /// plugins have some.
+    #[serde(default)]
+    pub hooks: Vec<PathBuf>,
     /// Devices as in cgroup v1: `c 10:229`, `b 8:*`. Widens. Kubernetes: device plugins.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]

@@ -205,7 +205,6 @@ impl Policy {
         for name in &names {
             policy.build(name, &names, &mut tables, read, arch, &mut errors);
         }
-        policy.check_rules(&mut errors);
         policy.landlock = landlock.map(|(demand, _)| demand).unwrap_or_default();
         if let Some((name, place)) = default {
             match policy.find(&name, &place) {
@@ -217,6 +216,7 @@ impl Policy {
                 Err(error) => errors.push(error),
             }
         }
+        policy.check_rules(&mut errors);
         if errors.is_empty() { Ok(policy) } else { Err(PolicyErrors(errors)) }
     }
 
@@ -269,24 +269,30 @@ impl Policy {
                     };
                     errors.push(PolicyError::at(&rule.place, problem));
                 }
-                Ok(profile) if rule.is_forgeable() && !rule.acknowledged && self.widens(profile) => {
-                    errors.push(PolicyError::at(
-                        &rule.place,
-                        format!(
-                            "profile {} allows more than baseline, and a pod's author chooses all that this rule \
-                             selects by; add `namespace` or `digest`, or acknowledge-risk = true",
+                Ok(profile) if rule.is_forgeable() && !rule.acknowledged => {
+                    errors.extend(self.widened_by(rule, profile).map(|(narrower, by)| {
+                        let problem = format!(
+                            "profile {} allows more than {narrower}, which the container would have by {by}, and a pod's \
+                             author chooses all that this rule selects by; add `namespace`, or acknowledge-risk = true",
                             profile.name
-                        ),
-                    ));
+                        );
+                        PolicyError::at(&rule.place, problem)
+                    }));
                 }
                 Ok(_) => {}
             }
         }
     }
 
-    /// Whether a profile gives something that `baseline` does not.
-    fn widens(&self, profile: &Profile) -> bool {
-        self.profile(BuiltIn::Baseline.name()).is_none_or(|baseline| !profile.is_within(baseline))
+    /// Of what a container would have without a forgeable rule, a profile that does not allow all that the
+    /// rule's allows; and what gives it.
+    fn widened_by(&self, rule: &Rule, profile: &Profile) -> Option<(&str, String)> {
+        let later = self.rules.iter().skip(rule.number).filter(|later| later.may_decide_instead_of(rule));
+        let later = later.map(|later| (&later.profile, format!("rule {} ({})", later.number, later.place)));
+        let all = later.chain([(&self.default, "default".to_owned())]);
+        // A profile that is not there is an error of its own.
+        let is_narrower = |name: &str| self.profile(name).is_some_and(|other| !profile.is_within(other));
+        all.map(|(name, by)| (name.as_str(), by)).find(|(name, _)| is_narrower(name))
     }
 
     fn find(&self, name: &str, place: &Place) -> Result<&Profile, PolicyError> {

@@ -55,9 +55,7 @@ impl Rule {
                  use `default` for all containers",
             ));
         }
-        let pinned = [&selector.namespace, &selector.digest]
-            .into_iter()
-            .all(|patterns| patterns.as_ref().is_some_and(|p| !p.match_anything()));
+        let pinned = selector.pins_namespace() && selector.digest.as_ref().is_some_and(|p| !p.match_anything());
         if privileged && !table.acknowledge_risk && !pinned {
             return Err(PolicyError::at(
                 &place,
@@ -71,10 +69,26 @@ impl Rule {
         Ok(Self { place, number, profile, privileged, acknowledged: table.acknowledge_risk, selector })
     }
 
-    /// Whether a pod's author could make any pod match.
+    /// Whether a pod's author could make any pod match. A digest pins the image's content, and the author
+    /// chooses what is run of it, and what is mounted over it.
     pub(super) fn is_forgeable(&self) -> bool {
-        let pins = |patterns: &Option<Patterns>| patterns.as_ref().is_some_and(|p| !p.match_anything());
-        !pins(&self.selector.namespace) && !pins(&self.selector.digest)
+        !self.selector.pins_namespace()
+    }
+
+    /// Whether it lets privileged containers of images through that nobody has named by their content.
+    pub(super) fn lets_any_image_be_privileged(&self) -> bool {
+        let names = |digests: &Patterns| digests.all().iter().all(|digest| is_digest(digest));
+        self.privileged && !self.acknowledged && !self.selector.digest.as_ref().is_some_and(names)
+    }
+
+    /// Whether there may be a container for which this decides where an earlier, forgeable rule does not.
+    pub(super) fn may_decide_instead_of(&self, earlier: &Self) -> bool {
+        // A pod's sandbox has neither.
+        let of_container = |rule: &Self| rule.selector.container.is_some() || rule.selector.image.is_some();
+        let kind = |rule: &Self| rule.selector.kind.or_else(|| of_container(rule).then_some(Kind::Container));
+        !self.is_forgeable()
+            && !self.privileged
+            && kind(self).zip(kind(earlier)).is_none_or(|(one, other)| one == other)
     }
 
     /// Whether it decides for this container. A rule that lets privileged containers through is
@@ -118,6 +132,11 @@ impl fmt::Display for Rule {
     }
 }
 
+/// `sha256:` and 64 hexadecimal digits: OCI image spec, "Digests".
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 fn holds(patterns: &Option<Patterns>, found: Option<&str>) -> bool {
     patterns.as_ref().is_none_or(|p| found.is_some_and(|found| p.matches(found)))
 }
@@ -133,6 +152,10 @@ impl Selector {
             ("container", &self.container),
             ("handler", &self.handler),
         ]
+    }
+
+    fn pins_namespace(&self) -> bool {
+        self.namespace.as_ref().is_some_and(|patterns| !patterns.match_anything())
     }
 
     fn is_empty(&self) -> bool {

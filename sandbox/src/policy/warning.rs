@@ -36,7 +36,7 @@ const OWN_THE_NODE: &[&str] = &[
 /// Something that a policy says and that gives away more than it seems to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyWarning {
-    /// Where the profile is written.
+    /// Where the profile or the rule is written.
     pub place: Place,
     /// What it gives away.
     pub problem: String,
@@ -52,7 +52,15 @@ impl Policy {
     /// What is allowed to be said, and gives away more than it seems to.
     #[must_use]
     pub fn warnings(&self) -> Vec<PolicyWarning> {
-        self.profiles().flat_map(of_profile).collect()
+        let rules = self.rules().iter().filter(|rule| rule.lets_any_image_be_privileged()).map(|rule| PolicyWarning {
+            place: rule.place.clone(),
+            problem: format!(
+                "rule {}: its digest is none of sha256: and 64 digits, so more images than one may be privileged; name \
+                 each, or say acknowledge-risk = true",
+                rule.number
+            ),
+        });
+        self.profiles().flat_map(of_profile).chain(rules).collect()
     }
 }
 

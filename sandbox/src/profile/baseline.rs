@@ -413,7 +413,7 @@ const fn protocol(number: i32) -> Condition {
     Condition::int(2, number as u32)
 }
 
-const fn allow(conditions: &'static [Condition]) -> StaticRule {
+pub(super) const fn allow(conditions: &'static [Condition]) -> StaticRule {
     StaticRule { conditions, action: Action::Allow }
 }
 

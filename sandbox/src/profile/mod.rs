@@ -1,10 +1,13 @@
 //! The built-in profiles: data with reasons.
 
 mod baseline;
+pub(crate) mod gated;
 mod host_defaults;
 pub(crate) mod masks;
 mod pause;
 mod restricted;
+
+use std::collections::BTreeSet;
 
 use crate::capability::CapabilitySet;
 use crate::sandbox::{HostPaths, Sandbox};
@@ -103,16 +106,20 @@ impl BuiltIn {
         let mut sandbox = Sandbox::widest(self.name(), self.capabilities(), self.seccomp(arch));
         match self {
             Self::Baseline | Self::Restricted => {
+                sandbox.system_writable = false;
                 sandbox.execute_from_writable = self == Self::Baseline;
                 sandbox.abstract_sockets = false;
                 sandbox.privileged = false;
                 sandbox.host_namespaces.clear();
                 sandbox.host_paths = [host_defaults::paths()].into();
+                sandbox.later_mounts = false;
+                sandbox.hooks = Some(BTreeSet::new());
                 sandbox.sysctls = [host_defaults::sysctls()].into();
             }
             // Whether the pod may share the host's namespaces or set sysctls is for the profile of
             // its containers, with which this one is met.
             Self::Pause => {
+                sandbox.system_writable = false;
                 sandbox.execute_from_writable = false;
                 sandbox.abstract_sockets = false;
                 sandbox.host_paths = [HostPaths::none()].into();

@@ -3,10 +3,12 @@
 //! `scripts/measure-calls` counts them, and SECURITY.md has the table.
 //!
 //! Against `baseline` it lacks, above all: asynchronous I/O, System V IPC but for shared memory
-//! and semaphores, POSIX message queues, changing identity, real-time scheduling, extended
-//! attributes, secret memory, splicing, device and named nodes, and the obsolete twins of calls.
+//! and semaphores, POSIX message queues, real-time scheduling, extended attributes, secret memory,
+//! splicing, device nodes, and the obsolete twins of calls.
 
-use super::{ALLOW, DENY, Group};
+use super::baseline::allow;
+use super::{ALLOW, DENY, Group, StaticRule};
+use crate::seccomp::{Action, Condition};
 
 pub(super) const ALLOWED: &[Group] = &[
     Group {
@@ -66,6 +68,7 @@ pub(super) const ALLOWED: &[Group] = &[
             "readahead",
             "readv",
             "sendfile",
+            "sync",
             "sync_file_range",
             "syncfs",
             "write",
@@ -88,6 +91,7 @@ pub(super) const ALLOWED: &[Group] = &[
             "fchmodat2",
             "fchownat",
             "getcwd",
+            "lchown",
             "link",
             "linkat",
             "lstat",
@@ -203,9 +207,45 @@ pub(super) const ALLOWED: &[Group] = &[
         rules: ALLOW,
     },
     Group {
-        reason: "asking who one is; nobody becomes anyone else here",
-        calls: &["capget", "getegid", "geteuid", "getgid", "getgroups", "getresgid", "getresuid", "getuid"],
+        reason: "who one is, and becoming it: without SETUID and SETGID nobody becomes anyone else, but shells and \
+                 servers set the ids that they have, and demand that it succeeds",
+        calls: &[
+            "capget",
+            "getegid",
+            "geteuid",
+            "getgid",
+            "getgroups",
+            "getresgid",
+            "getresuid",
+            "getuid",
+            "setfsgid",
+            "setfsuid",
+            "setgid",
+            "setregid",
+            "setresgid",
+            "setresuid",
+            "setreuid",
+            "setuid",
+        ],
         rules: ALLOW,
+    },
+    Group {
+        reason: "named pipes and sockets; s6 and valgrind make them",
+        calls: &["mknod"],
+        rules: &[
+            allow(&[Condition::bits(1, libc::S_IFMT, libc::S_IFIFO)]),
+            allow(&[Condition::bits(1, libc::S_IFMT, libc::S_IFSOCK)]),
+            OTHER_NODES,
+        ],
+    },
+    Group {
+        reason: "the same, below a folder",
+        calls: &["mknodat"],
+        rules: &[
+            allow(&[Condition::bits(2, libc::S_IFMT, libc::S_IFIFO)]),
+            allow(&[Condition::bits(2, libc::S_IFMT, libc::S_IFSOCK)]),
+            OTHER_NODES,
+        ],
     },
     Group {
         reason: "System V shared memory and semaphores, private to the container: PostgreSQL's start needs them",
@@ -234,26 +274,41 @@ pub(super) const ALLOWED: &[Group] = &[
     },
 ];
 
+/// Device nodes: EPERM is what mknod says to a user.
+const OTHER_NODES: StaticRule = StaticRule { conditions: &[], action: Action::EPERM };
+
 pub(super) const DENIED: &[Group] = &[
     Group {
         reason: "becoming someone else: a program is started as the user that it runs as",
-        calls: &[
-            "capset",
-            "setfsgid",
-            "setfsuid",
-            "setgid",
-            "setgroups",
-            "setregid",
-            "setresgid",
-            "setresuid",
-            "setreuid",
-            "setuid",
-        ],
+        calls: &["capset", "setgroups"],
         rules: DENY,
     },
     Group {
-        reason: "nodes in the file system: EPERM is what mknod says to a user",
-        calls: &["mknod", "mknodat"],
-        rules: DENY,
+        reason: "moving data without copying it (CVE-2022-0847): EINVAL is what a file says that cannot, and Go, for one, \
+                 copies then",
+        calls: &["splice", "tee", "vmsplice"],
+        rules: &[StaticRule { conditions: &[], action: Action::Errno(libc::EINVAL as u16) }],
+    },
+    Group {
+        reason: "extended attributes: EOPNOTSUPP is what a file system says that has none, and copying goes on without",
+        calls: &[
+            "fgetxattr",
+            "flistxattr",
+            "fremovexattr",
+            "fsetxattr",
+            "getxattr",
+            "getxattrat",
+            "lgetxattr",
+            "listxattr",
+            "listxattrat",
+            "llistxattr",
+            "lremovexattr",
+            "lsetxattr",
+            "removexattr",
+            "removexattrat",
+            "setxattr",
+            "setxattrat",
+        ],
+        rules: &[StaticRule { conditions: &[], action: Action::Errno(libc::EOPNOTSUPP as u16) }],
     },
 ];

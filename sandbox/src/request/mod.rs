@@ -66,17 +66,12 @@ impl Request {
     /// # Errors
     /// It is no OCI spec, or asks for something that nobody gets: every reason at once.
     pub fn from_json(text: &[u8]) -> Result<Self, Refusal> {
-        let mut unknown = Vec::new();
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let parsed = serde_ignored::deserialize(&mut json, |path| unknown.push(path.to_string()));
-        let parsed = parsed.and_then(|spec: Spec| json.end().map(|()| spec)).map_err(|error| {
+        let (spec, unknown) = read_json(text).map_err(|error| {
             let problem = format!("is not an OCI spec: {error}");
             refusal(&Identity::default(), vec![Violation::invalid("config.json", problem, "give it one")])
-        });
-        let mut request = Self::parse(&parsed?)?;
-        for field in unknown {
-            request.notes.push(Note::new(field, "dropped: not a field of the OCI spec that this runtime knows"));
-        }
+        })?;
+        let mut request = Self::parse(&spec)?;
+        request.notes.extend(unknown);
         Ok(request)
     }
 
@@ -174,8 +169,18 @@ impl Request {
     }
 }
 
+/// Reads an object of the OCI spec, with a note on each field that nobody knows.
+fn read_json<T: serde::de::DeserializeOwned>(text: &[u8]) -> serde_json::Result<(T, Vec<Note>)> {
+    let mut notes = Vec::new();
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let unknown = "dropped: not a field of the OCI spec that this runtime knows";
+    let object = serde_ignored::deserialize(&mut json, |path| notes.push(Note::new(path.to_string(), unknown)))?;
+    json.end()?;
+    Ok((object, notes))
+}
+
 fn refusal(identity: &Identity, violations: Vec<Violation>) -> Refusal {
-    Refusal { by: PARSER.to_owned(), identity: Box::new(identity.clone()), violations }
+    Refusal { by: PARSER.to_owned(), identity: Box::new(identity.clone()), violations, implied: Vec::new() }
 }
 
 /// Whether a text may be an SELinux label: it becomes an option of mounts.

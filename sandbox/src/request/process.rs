@@ -10,7 +10,7 @@ use crate::bundle::User;
 use crate::capability::{Capabilities, CapabilitySet};
 use crate::identity::Identity;
 use crate::path;
-use crate::refusal::{Refusal, Violation};
+use crate::refusal::{Note, Refusal, Violation};
 
 /// Bytes of arguments and environment that are taken; the kernel stops at a quarter of the stack
 /// limit, 2 MiB by default (execve(2)).
@@ -37,6 +37,8 @@ pub struct ProcessRequest {
     pub(crate) apparmor: Option<String>,
     pub(crate) selinux: Option<String>,
     pub(crate) oom_score_adj: Option<i32>,
+    /// What was dropped of an exec's process; a container's has its notes with the rest of the spec.
+    pub(crate) notes: Vec<Note>,
 }
 
 impl ProcessRequest {
@@ -46,10 +48,10 @@ impl ProcessRequest {
     /// It is none, or asks for something that nobody gets: every reason at once.
     pub fn of_exec(text: &[u8], identity: &Identity) -> Result<Self, Refusal> {
         let mut errors = Vec::new();
-        match serde_json::from_slice::<Process>(text) {
-            Ok(process) => {
+        match super::read_json::<Process>(text) {
+            Ok((process, notes)) => {
                 fields::refuse_of_exec(&process, &mut errors);
-                let parsed = Self::parse(&process, &mut errors);
+                let parsed = Self { notes, ..Self::parse(&process, &mut errors) };
                 if errors.is_empty() {
                     return Ok(parsed);
                 }
@@ -60,6 +62,13 @@ impl ProcessRequest {
             }
         }
         Err(refusal(identity, errors))
+    }
+
+    /// The same, with a terminal or without.
+    #[must_use]
+    pub const fn with_terminal(mut self, terminal: bool) -> Self {
+        self.terminal = terminal;
+        self
     }
 
     pub(super) fn parse(process: &Process, errors: &mut Vec<Violation>) -> Self {
@@ -97,6 +106,7 @@ impl ProcessRequest {
             apparmor: process.apparmor_profile().clone().filter(|name| !name.is_empty()),
             selinux: process.selinux_label().clone().filter(|label| !label.is_empty()),
             oom_score_adj: score,
+            notes: Vec::new(),
         }
     }
 

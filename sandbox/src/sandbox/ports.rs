@@ -11,6 +11,9 @@ use crate::seccomp::{Action, Arch, Condition, Filter, Rule};
 /// `sendto` and its kin connect where there is data to send with the first packet: linux/socket.h.
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 
+/// What the kernel says of a protocol above TCP that it does not have: programs that want kTLS go on without.
+const NO_ULP: Action = Action::Errno(libc::ENOENT as u16);
+
 /// What a kernel answers that has fast open switched off; programs then call `connect`.
 const NO_FASTOPEN: Action = Action::Errno(libc::EOPNOTSUPP as u16);
 
@@ -46,6 +49,9 @@ fn port_rules(arch: Arch, no_tcp: bool, connect: bool) -> Filter {
         }
     };
     set("socket", sockets(no_tcp));
+    // A TCP socket that becomes one of SMC (net/smc/af_smc.c, `smc_ulp_init`) is none any more to Landlock.
+    let smc = vec![Condition::int(1, libc::IPPROTO_TCP as u32), Condition::int(2, libc::TCP_ULP as u32)];
+    set("setsockopt", vec![Rule { conditions: smc, action: NO_ULP }, Rule::always(Action::Allow)]);
     // Its sockets and what is sent by them are out of the filter's sight.
     set("io_uring_setup", vec![Rule::always(Action::EPERM)]);
     if connect {

@@ -20,6 +20,7 @@ impl Sandbox {
             capabilities,
             filter,
             landlock,
+            system_writable,
             execute_from_writable,
             abstract_sockets,
             bind_tcp,
@@ -33,6 +34,8 @@ impl Sandbox {
             privileged,
             host_namespaces,
             host_paths: _,
+            later_mounts,
+            hooks,
             devices,
             sysctls,
             limits,
@@ -43,13 +46,16 @@ impl Sandbox {
         } = self;
         let granted = capabilities.is_subset(other.capabilities)
             && filter.is_within(&other.filter)
+            && *system_writable <= other.system_writable
             && *execute_from_writable <= other.execute_from_writable
             && *abstract_sockets <= other.abstract_sockets
             && *privileged <= other.privileged
-            && ports_within(bind_tcp, &other.bind_tcp)
-            && ports_within(connect_tcp, &other.connect_tcp)
+            && members_within(bind_tcp, &other.bind_tcp)
+            && members_within(connect_tcp, &other.connect_tcp)
             && host_namespaces.is_subset(&other.host_namespaces)
             && self.paths_within(other)
+            && *later_mounts <= other.later_mounts
+            && members_within(hooks, &other.hooks)
             && devices.iter().all(|device| other.devices.iter().any(|other| other.covers(device)))
             && selinux_types.is_subset(&other.selinux_types);
         let demanded = *landlock >= other.landlock
@@ -93,8 +99,9 @@ impl Users {
     }
 }
 
-fn ports_within(ports: &Option<BTreeSet<u16>>, other: &Option<BTreeSet<u16>>) -> bool {
-    other.as_ref().is_none_or(|other| ports.as_ref().is_some_and(|ports| ports.is_subset(other)))
+/// Sets of grants, where none stands for everything.
+fn members_within<T: Ord>(set: &Option<BTreeSet<T>>, other: &Option<BTreeSet<T>>) -> bool {
+    other.as_ref().is_none_or(|other| set.as_ref().is_some_and(|set| set.is_subset(other)))
 }
 
 fn ranges_within(ranges: &Option<BTreeSet<(u32, u32)>>, other: &Option<BTreeSet<(u32, u32)>>) -> bool {

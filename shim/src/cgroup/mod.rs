@@ -56,8 +56,11 @@ impl std::fmt::Display for Cgroup {
 }
 
 impl Cgroup {
+    /// The driver for systemd needs cgroup v2: on v1 a unit is a path like others, as it is for runc without
+    /// `SystemdCgroup`.
     pub(crate) fn new(path: &CgroupPath, namespace: &str, id: &str) -> Self {
-        Self { path: path.clone(), namespace: namespace.to_owned(), id: id.to_owned() }
+        let path = if Self::is_unified() { path.clone() } else { path.literal() };
+        Self { path, namespace: namespace.to_owned(), id: id.to_owned() }
     }
 
     pub(crate) fn path(&self) -> &CgroupPath {
@@ -348,8 +351,6 @@ impl Cgroup {
             let result = match hierarchy.name.as_str() {
                 // One write for all, forks in flight included (Linux 5.14).
                 "" => write(&folder.join("cgroup.kill"), "1"),
-                // What is frozen does not die.
-                name if name.split(',').any(|c| c == "freezer") => write(&folder.join("freezer.state"), "THAWED"),
                 _ => Ok(()),
             };
             // Gone meanwhile, or an older kernel; the rounds below tell.
@@ -357,8 +358,16 @@ impl Cgroup {
                 log::debug!("{}: {error}", folder.display());
             }
         }
+        // On v1 nobody forks on while the others are killed.
+        let freezer = own.iter().find(|(hierarchy, _)| hierarchy.name.split(',').any(|c| c == "freezer"));
+        let freezer = freezer.map(|(_, folder)| folder.join("freezer.state"));
+        let set =
+            |state: &str| freezer.iter().filter_map(|file| write(file, state).err()).for_each(|e| log::debug!("{e}"));
         for _ in 0..KILL_ROUNDS {
-            if self.signal_all(libc::SIGKILL)? == 0 {
+            set("FROZEN");
+            let left = self.signal_all(libc::SIGKILL);
+            set("THAWED");
+            if left? == 0 {
                 return Ok(());
             }
             tokio::time::sleep(ROUND).await;
@@ -370,7 +379,13 @@ impl Cgroup {
     pub(crate) fn signal_all(&self, signal: i32) -> Result<usize> {
         let processes = self.processes()?;
         for pid in &processes {
-            match sys::pidfd(*pid).and_then(|fd| sys::pidfd_signal(&fd, signal)) {
+            let Ok(process) = sys::pidfd(*pid) else { continue };
+            // The number may be another's by now. Where it is not, and the process has not ended, both are of one.
+            let is_own = folder_of(*pid).is_some_and(|folder| folder.starts_with(self.location()));
+            if !is_own || sys::has_ended(&process).unwrap_or(false) {
+                continue;
+            }
+            match sys::pidfd_signal(&process, signal) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
                     return Err(error).with_context(|| format!("signal {pid} of {self}"));
                 }
@@ -396,6 +411,41 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// The cgroup of a process in the first hierarchy, without its root; absent where it has ended.
+fn folder_of(pid: i32) -> Option<PathBuf> {
+    let hierarchy = hierarchies().ok()?.all.first()?;
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (controllers == hierarchy.name).then_some(path)
+    })?;
+    Some(Path::new(path).components().filter(is_name).collect())
+}
+
+/// The container, as `NAMESPACE/ID`, in whose cgroup a process is.
+pub(crate) fn container_of(pid: i32) -> Option<String> {
+    let folder = hierarchies().ok()?.all.first()?.mount.join(folder_of(pid)?);
+    String::from_utf8(sys::attribute(&folder, OWNER).ok()??).ok()
+}
+
+/// Moves a process into a cgroup that somebody else has made: into those of its folders that are there.
+///
+/// # Errors
+/// There is none, or it is not a path below the hierarchies' roots.
+pub(crate) fn add_to_existing(path: &str, pid: u32) -> Result<()> {
+    let path = CgroupPath::parse(path).map_err(|problem| anyhow!("{problem}"))?;
+    let cgroup = Cgroup::new(&path, "", "");
+    let folders = hierarchies()?.all.iter().map(|hierarchy| cgroup.in_hierarchy(hierarchy));
+    let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_dir()).collect();
+    if folders.is_empty() {
+        bail!("there is no such cgroup");
+    }
+    for folder in folders {
+        write(&folder.join("cgroup.procs"), &pid.to_string()).with_context(|| format!("enter {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 async fn remove(folder: &Path) -> io::Result<()> {

@@ -58,6 +58,8 @@ fn take_socket() -> Result<UnixStream> {
     sys::close_on_exec_from(3)?;
     // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // Nor must root of the container look into what is not the payload yet: at its descriptors, above all. execve ends it.
+    prctl::set_dumpable(false)?;
     // libcontainer sets groups and umask only for who asks for some: others would keep containerd's.
     nix::unistd::setgroups(&[])?;
     umask(Mode::from_bits_truncate(0o022));
@@ -129,8 +131,40 @@ struct Sandboxed {
     ruleset: RawFd,
 }
 
+impl Sandboxed {
+    fn fail(&self, failure: &Failure) -> ! {
+        let report = serde_json::to_vec(failure).unwrap_or_default();
+        let written = File::from(sys::adopt(self.status)).write_all(&report);
+        ignore(written, "a filter that does not even allow write leaves the exit status to tell");
+        lockdown::exit(255)
+    }
+}
+
+/// Closes all descriptors but standard input, output and error, and these.
+fn keep_only(kept: &[RawFd]) -> std::io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            sys::close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    sys::close_range(first, u32::MAX)
+}
+
 impl Executor for Sandboxed {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        // What the launcher held of the host has no use from here on, whatever the lock-down lets through.
+        if let Err(error) = keep_only(&[self.status, self.ruleset]) {
+            let failure = Failure {
+                mechanism: Mechanism::Execve,
+                step: "close the launcher's descriptors".to_owned(),
+                errno: error.raw_os_error().unwrap_or(0),
+            };
+            self.fail(&failure);
+        }
         let process = spec.process().as_ref();
         let strings = |list: Option<&Vec<String>>| list.cloned().unwrap_or_default();
         let payload = Payload::new(
@@ -145,10 +179,7 @@ impl Executor for Sandboxed {
                 errno: error.raw_os_error().unwrap_or(0),
             },
         };
-        let report = serde_json::to_vec(&failure).unwrap_or_default();
-        let written = File::from(sys::adopt(self.status)).write_all(&report);
-        ignore(written, "a filter that does not even allow write leaves the exit status to tell");
-        lockdown::exit(255)
+        self.fail(&failure)
     }
 
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use hardened_lockdown as lockdown;
+use hardened_lockdown::{self as lockdown, Payload};
 use hardened_sandbox::bundle::{Bundle, Mount, NamespaceKind, Places, write};
 use hardened_sandbox::landlock_plan::LandlockPlan;
 use hardened_sandbox::{Namespaces, Placement};
@@ -14,9 +14,10 @@ use libcontainer::container::builder::ContainerBuilder;
 
 use super::outcome::{Made, chain};
 use super::stage::{FOLLOW_NO_LINKS, Stage};
+use super::system::Cover;
 use super::volumes::Staged;
 use super::wire::{self, Create, Request};
-use super::{cgroup, destinations, jail, namespaces, rootfs, volumes};
+use super::{cgroup, destinations, jail, namespaces, rootfs, system, volumes};
 use crate::cgroup::{Cgroup, DeviceProgram};
 use crate::judged;
 use crate::state::{self, StateDir};
@@ -51,6 +52,7 @@ pub(super) fn create(
     // No destination has a link on the way.
     let asked: Vec<PathBuf> = bundle.mounts.iter().map(|mount| mount.destination.clone()).collect();
     destinations::resolve(&root, &volumes, &mut bundle.mounts)?;
+    let covers = system::find(&root, &bundle.system)?;
     // No namespace is joined by a path of the host.
     let namespaces = namespaces::stage(&stage, &bundle)?;
     // No link in what the image or another container controls is followed, by whatever code.
@@ -81,7 +83,10 @@ pub(super) fn create(
     let landlock = request.plan.landlock.as_ref().map(|plan| found_volumes(plan, &asked, &bundle.mounts));
     // Init exists, and is parked.
     let init = build(builder(placement)?, &request.state)?;
-    let parts = Parts { bundle: &bundle, volumes: &volumes, landlock: landlock.as_ref(), devices, sysctl };
+    let directory = &request.plan.cwd;
+    let covers = &covers;
+    let parts =
+        Parts { bundle: &bundle, directory, covers, volumes: &volumes, landlock: landlock.as_ref(), devices, sysctl };
     match finish(&init, parts, executor) {
         Ok(Finished { namespaces, ruleset, hidden }) => {
             Ok(Made { pid: init.pid, process: init.process, namespaces, ruleset, hidden })
@@ -130,6 +135,9 @@ fn build(builder: ContainerBuilder, bundle: &Path) -> Result<Init> {
 /// What was prepared for a parked init.
 struct Parts<'a> {
     bundle: &'a Bundle,
+    /// The working directory.
+    directory: &'a Path,
+    covers: &'a [Cover],
     volumes: &'a [Staged],
     landlock: Option<&'a LandlockPlan>,
     devices: Option<DeviceProgram>,
@@ -151,11 +159,17 @@ fn finish(init: &Init, parts: Parts<'_>, executor: &UnixStream) -> Result<Finish
     }
     // This process is in the container's root, in which no link is followed.
     sys::join_namespace(&init.process, libc::CLONE_NEWNS).context("join the container's mounts")?;
+    let root = sys::open_path(Path::new("/")).context("open the container's root")?;
+    // The image's programs stay as they are.
+    system::cover(&root, parts.covers)?;
     let ruleset = parts.landlock.map(lockdown::build_ruleset).transpose().context("make the ruleset")?;
     let hidden = parts.landlock.map(lockdown::resolve_hidden).transpose()?.unwrap_or_default();
     wire::hand_over(executor, ruleset.as_ref()).context("hand the ruleset to init")?;
     // The payload follows links as usual.
-    follow_links_again(parts.bundle, parts.volumes)?;
+    follow_links_again(&root, parts.bundle, parts.volumes)?;
+    // runc tells of it at the create too. What it looks at is the container's, whose links lead nowhere else.
+    let process = &parts.bundle.process;
+    Payload::new(process.args.clone(), process.env.clone()).look_for(parts.directory)?;
     parts.devices.map_or(Ok(()), DeviceProgram::attach)?;
     if parts.bundle.makes(NamespaceKind::Network) {
         sys::bring_loopback_up(&init.process).context("switch on the loopback interface")?;
@@ -168,14 +182,13 @@ fn finish(init: &Init, parts: Parts<'_>, executor: &UnixStream) -> Result<Finish
 }
 
 /// From within the container's mounts. Volumes in which the host follows no links keep that.
-fn follow_links_again(bundle: &Bundle, volumes: &[Staged]) -> Result<()> {
-    let root = sys::open_path(Path::new("/")).context("open the container's root")?;
+fn follow_links_again(root: &OwnedFd, bundle: &Bundle, volumes: &[Staged]) -> Result<()> {
     let follow = MountChange { clear: libc::MOUNT_ATTR_NOSYMFOLLOW, ..MountChange::default() };
-    sys::change_mount(&root, follow, true).context("follow links again")?;
+    sys::change_mount(root, follow, true).context("follow links again")?;
     for volume in volumes.iter().filter(|volume| volume.follows_no_links) {
         let mount = bundle.mounts.get(volume.number).context("a volume without a mount")?;
         let show = mount.destination.display();
-        let found = sys::open_path_in_root(&root, &mount.destination).with_context(|| format!("open {show}"))?;
+        let found = sys::open_path_in_root(root, &mount.destination).with_context(|| format!("open {show}"))?;
         // Another container that shares a volume may move folders in it.
         if judged::identity_of(&found)? != volume.file {
             bail!("{show} is not the volume that was mounted there");
@@ -193,10 +206,5 @@ fn found_volumes(plan: &LandlockPlan, asked: &[PathBuf], mounts: &[Mount]) -> La
         number.and_then(|number| mounts.get(number)).map_or_else(|| path.clone(), |mount| mount.destination.clone())
     };
     let all = |paths: &[PathBuf]| paths.iter().map(found).collect();
-    LandlockPlan {
-        writable: all(&plan.writable),
-        no_write: all(&plan.no_write),
-        no_execute: all(&plan.no_execute),
-        ..plan.clone()
-    }
+    LandlockPlan { no_write: all(&plan.no_write), no_execute: all(&plan.no_execute), ..plan.clone() }
 }

@@ -42,6 +42,11 @@ pub(super) fn resolve(root: &OwnedFd, volumes: &[Staged], mounts: &mut [Mount]) 
     Ok(())
 }
 
+/// Where a path leads in the image alone.
+pub(super) fn in_image(root: &OwnedFd, path: &Path) -> Result<PathBuf> {
+    resolve_one(root, &[], path)
+}
+
 /// What was judged by its name must not lead where the runtime's own file systems are.
 fn refuse_place(asked: &Path, at: &Path) -> Result<()> {
     if at == Path::new("/") {

@@ -15,6 +15,7 @@ mod outcome;
 mod program;
 mod rootfs;
 mod stage;
+mod system;
 mod volumes;
 pub(crate) mod wire;
 
@@ -35,6 +36,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
 use self::wire::{Answer, Descriptor, Descriptors, MAX_FRAME_BYTES, Request};
+use crate::cgroup::container_of as cgroup_of_container;
 use crate::judged::identity;
 use crate::reaper::{Exit, Reaper};
 use crate::sys::{self, ignore};
@@ -42,8 +44,8 @@ use crate::sys::{self, ignore};
 /// First argument of a launcher.
 pub(crate) const ARGUMENT: &str = "launch";
 
-/// How long a launcher may take. It waits for nothing of the image or of the container, but for CPU time, storage,
-/// systemd and the node's hooks; and for ever in a cgroup that somebody freezes. The kubelet waits two minutes for a
+/// How long a launcher may take, and the process after it until it executes. It waits for nothing of the image or of the container, but for CPU time, storage,
+/// systemd and the node's hooks; and for ever in a cgroup that somebody freezes, or where a process of the container stops that of an exec. The kubelet waits two minutes for a
 /// create (`--runtime-request-timeout`), and tells of this error only if it comes sooner.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -109,7 +111,8 @@ pub(crate) async fn launch(
         Ok(answer) => answer,
         Err(error) => {
             ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may have ended, which is the error then");
-            end_all(|found| found == tag).context(error.to_string())?;
+            let container = crate::launcher::tag(&request.namespace, &request.id, None);
+            end_all(&container, |found| found == tag).context(error.to_string())?;
             return Err(error);
         }
     };
@@ -164,11 +167,15 @@ async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
 /// Waits until the payload executes.
 ///
 /// # Errors
-/// The lock-down's failure, or that of `execve`.
+/// The lock-down's failure, or that of `execve`; or it takes too long: then the process is still there.
 pub(crate) async fn executed(status: OwnedFd) -> Result<()> {
     let mut status = tokio::net::unix::pipe::Receiver::from_owned_fd(status).context("register the status pipe")?;
     let mut report = Vec::new();
-    (&mut status).take(u64::from(MAX_FRAME_BYTES)).read_to_end(&mut report).await.context("read the status pipe")?;
+    let mut bounded = (&mut status).take(u64::from(MAX_FRAME_BYTES));
+    match tokio::time::timeout(ANSWER, bounded.read_to_end(&mut report)).await {
+        Ok(read) => read.context("read the status pipe")?,
+        Err(_) => bail!("it did not execute within {} seconds", ANSWER.as_secs()),
+    };
     if report.is_empty() {
         return Ok(());
     }
@@ -187,13 +194,16 @@ pub(crate) fn tag(namespace: &str, id: &str, exec_id: Option<&str>) -> String {
 pub(crate) fn end_strays(namespace: &str, id: &str) -> Result<()> {
     let container = tag(namespace, id, None);
     // No id has a slash in it.
-    end_all(|found| found.strip_prefix(&container).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    end_all(&container, |found| {
+        found.strip_prefix(&container).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// Kills all launchers, and children of launchers that still run this program, whose tag is wanted.
 ///
-/// Others can call themselves the same, but run another program.
-fn end_all(wanted: impl Fn(&str) -> bool) -> Result<()> {
+/// Others can call themselves the same, but run another program. Processes of other containers are not looked at: to
+/// read a command line or to look at a program may take for ever, where a container has it so (a file server of its own).
+fn end_all(container: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let own = std::fs::metadata("/proc/self/exe").context("look at this program")?;
     for entry in std::fs::read_dir("/proc").context("list /proc")? {
         let entry = entry.context("list /proc")?;
@@ -201,6 +211,9 @@ fn end_all(wanted: impl Fn(&str) -> bool) -> Result<()> {
         // Before the look at it, so that both are of one process. What fails from here on has just ended, or is a
         // kernel's thread: no launcher.
         let Ok(process) = sys::pidfd(pid) else { continue };
+        if cgroup_of_container(pid).is_some_and(|found| found != container) {
+            continue;
+        }
         let Ok(file) = File::open(entry.path().join("cmdline")) else { continue };
         let line = read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
         let Some(tag) = tag_in(&line).filter(|tag| wanted(tag)) else { continue };

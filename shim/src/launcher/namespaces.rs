@@ -1,6 +1,6 @@
 //! Namespaces: the launcher's own mounts, those that a container joins, and which ones a process is in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -82,13 +82,16 @@ pub(super) fn verify_mappings(init: i32, mappings: &IdMappings) -> Result<()> {
     for (file, wanted) in [("uid_map", &mappings.uids), ("gid_map", &mappings.gids)] {
         let path = format!("/proc/{init}/{file}");
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let found: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        let lines = lines(wanted);
-        if found != lines.lines().map(|line| line.split(' ').collect::<Vec<_>>()).collect::<Vec<_>>() {
+        if extents(&text) != extents(&lines(wanted)) {
             bail!("the user namespace that is joined maps other ids than the spec says: {file} is {text:?}");
         }
     }
     Ok(())
+}
+
+/// The extents of a mapping. The kernel sorts them where there are more than five, which it keeps in another way.
+fn extents(text: &str) -> BTreeSet<Vec<&str>> {
+    text.lines().map(|line| line.split_whitespace().collect()).collect()
 }
 
 /// Opens the namespace that was judged. Its path is a magic link as a rule.
@@ -106,6 +109,34 @@ fn open(joined: &JoinedNamespace) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_is_known_in_whatever_order_the_kernel_tells_it() {
+        for count in [1, 5, 6, 9] {
+            let mapping = |n: u32| IdMapping { container: n, host: 100_000 + n, size: 1 };
+            let uids: Vec<IdMapping> = (0..count).rev().map(mapping).collect();
+            let mappings = IdMappings { uids: uids.clone(), gids: uids };
+            let namespace = of_mappings(&mappings).unwrap();
+            // A process that joins it, and waits.
+            let handle = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&namespace));
+            let mut child = std::process::Command::new("nsenter")
+                .args([&format!("--user={handle}"), "--preserve-credentials", "sleep", "1000"])
+                .spawn()
+                .unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            let extents =
+                || std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default().lines().count();
+            let joined = (0..500).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                extents() == count as usize && verify_mappings(pid, &mappings).is_ok()
+            });
+            let other = IdMappings { uids: vec![mapping(77)], gids: vec![mapping(77)] };
+            let is_other = verify_mappings(pid, &other).is_err();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(joined && is_other, "{count} extents");
+        }
+    }
 
     #[test]
     fn a_namespace_is_told_from_another_and_from_a_file() {

@@ -17,6 +17,28 @@ use super::wire::{Create, RootfsMount};
 use crate::judged::identity;
 use crate::sys::{self, MountChange, ignore};
 
+/// File systems that containerd's snapshotters have root file systems on.
+const KINDS: [&str; 7] = ["bind", "btrfs", "erofs", "ext4", "overlay", "xfs", "zfs"];
+
+/// Options of overlay mounts that are understood (Documentation/filesystems/overlayfs.rst). Layers are given by the
+/// first two alone.
+const OVERLAY_OPTIONS: [&str; 14] = [
+    "lowerdir",
+    "upperdir",
+    "workdir",
+    "context",
+    "gidmap",
+    "index",
+    "metacopy",
+    "nfs_export",
+    "redirect_dir",
+    "ro",
+    "uidmap",
+    "userxattr",
+    "volatile",
+    "xino",
+];
+
 /// Folders that libcontainer mounts or makes nodes in, by path. The image must not say where they are.
 const OWN_FOLDERS: [&str; 3] = ["dev", "proc", "sys"];
 
@@ -110,6 +132,7 @@ fn refuse_odd_image(root: &OwnedFd) -> Result<()> {
 }
 
 fn mount_one(stage: &Stage, mount: &RootfsMount, label: Option<&str>) -> Result<()> {
+    refuse_unknown(mount)?;
     let (owners, options) = owners_of(&mount.options)?;
     let mut options = labelled(options, &mount.kind, label);
     for source in sources(mount) {
@@ -133,6 +156,19 @@ fn mount_one(stage: &Stage, mount: &RootfsMount, label: Option<&str>) -> Result<
         attach_at(&mapped(&whole, &namespace)?, &place)?;
     }
     Ok(())
+}
+
+/// Refuses what may show files of the host in a way that nobody looks at.
+fn refuse_unknown(mount: &RootfsMount) -> Result<()> {
+    if !KINDS.contains(&mount.kind.as_str()) {
+        bail!("a root file system of type {:?} is not supported; expected one of {}", mount.kind, KINDS.join(", "));
+    }
+    let key = |option: &String| option.split_once('=').map_or(option.as_str(), |(key, _)| key).to_owned();
+    let unknown = |key: &String| mount.kind == "overlay" && !OVERLAY_OPTIONS.contains(&key.as_str());
+    match mount.options.iter().map(key).find(unknown) {
+        Some(key) => bail!("the overlay option {key:?} is not known; expected some of {}", OVERLAY_OPTIONS.join(", ")),
+        None => Ok(()),
+    }
 }
 
 /// Files and folders of the host that a mount makes visible.
@@ -234,6 +270,17 @@ mod tests {
         let overlay = mount("overlay", &["workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]);
         assert_eq!(sources(&overlay).collect::<Vec<_>>(), ["/a", "/b", "/u"]);
         assert_eq!(sources(&mount("bind", &["rbind"])).collect::<Vec<_>>(), ["/s"]);
+    }
+
+    #[test]
+    fn layers_are_given_by_options_that_are_looked_at() {
+        let refused = |kind: &str, options: &[&str]| {
+            refuse_unknown(&RootfsMount { kind: kind.into(), source: "/s".into(), options: strings(options) }).is_err()
+        };
+        assert!(!refused("overlay", &["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b", "userxattr", "ro"]));
+        assert!(!refused("bind", &["rbind", "nosuid"]));
+        assert!(refused("overlay", &["lowerdir+=/"]) && refused("overlay", &["datadir+=/etc"]));
+        assert!(refused("devtmpfs", &[]) && refused("", &[]));
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! System folders of the image: read-only, by mounts of their own over them. So not even their metadata can be
+//! changed, and what lies beside them is the image's to write.
+
+use std::io::ErrorKind;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use hardened_sandbox::bundle::SystemFolders;
+use nix::dir::{Dir, Type};
+use nix::fcntl::OFlag;
+
+use super::destinations;
+use crate::sys::{self, MountChange};
+
+/// Folders in `/usr` that are kept writable. An image with more has the others read-only.
+const MAX_WRITABLE: usize = 64;
+
+/// A folder of the image that is mounted over itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cover {
+    at: PathBuf,
+    read_only: bool,
+}
+
+/// What is mounted over itself, in order, where the links of the image lead. To be called before any volume is mounted
+/// there.
+pub(super) fn find(root: &OwnedFd, folders: &SystemFolders) -> Result<Vec<Cover>> {
+    let real = |folders: &[PathBuf]| -> Result<Vec<PathBuf>> {
+        let mut real = Vec::new();
+        for folder in folders {
+            let at = destinations::in_image(root, folder).with_context(|| format!("look at {}", folder.display()))?;
+            // The whole of the image is no folder of it.
+            if at != Path::new("/") {
+                real.push(at);
+            }
+        }
+        Ok(real)
+    };
+    let (whole, alone) = (real(&folders.whole)?, real(&folders.alone)?);
+    let mut writable = Vec::new();
+    for folder in &alone {
+        writable.extend(folders_in(root, folder)?.into_iter().filter(|inner| !whole.contains(inner)));
+    }
+    let is_in = |path: &Path, folders: &[PathBuf]| folders.iter().any(|f| path.starts_with(f) && path != f.as_path());
+    // What lies in a folder that is writable again, and what does not.
+    let (inner, mut outer): (Vec<_>, Vec<_>) = whole.into_iter().chain(alone).partition(|path| is_in(path, &writable));
+    outer.sort();
+    // A folder comes before those in it, which are read-only with it.
+    outer.dedup_by(|inner, outer| inner.starts_with(outer));
+    let cover = |read_only| move |at| Cover { at, read_only };
+    let mut covers: Vec<Cover> = outer.into_iter().map(cover(true)).collect();
+    covers.extend(writable.into_iter().map(cover(false)));
+    covers.extend(inner.into_iter().map(cover(true)));
+    Ok(covers)
+}
+
+/// The folders in a folder of the image, but for links.
+fn folders_in(root: &OwnedFd, folder: &Path) -> Result<Vec<PathBuf>> {
+    let show = || format!("list the image's {}", folder.display());
+    let handle = match sys::open_path_in_root(root, folder) {
+        Ok(handle) => handle,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(show),
+    };
+    let listing = match sys::open_in(&handle, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+        Ok(listing) => listing,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(show),
+    };
+    let mut found = Vec::new();
+    for entry in Dir::from_fd(listing.into_raw_fd()).with_context(show)?.iter() {
+        let entry = entry.with_context(show)?;
+        let name = entry.file_name().to_bytes();
+        if entry.file_type() == Some(Type::Directory) && name != b"." && name != b".." && found.len() < MAX_WRITABLE {
+            found.push(folder.join(std::ffi::OsStr::from_bytes(name)));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Covers them, from within the container's mounts. A volume that is mounted at one, or around it, is left as it is, and
+/// so are those below.
+pub(super) fn cover(root: &OwnedFd, covers: &[Cover]) -> Result<()> {
+    let image = sys::mount_id(root).context("look at the root file system")?;
+    let read_only = MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() };
+    let mut folders = Vec::new();
+    for cover in covers {
+        let show = || format!("look at {}", cover.at.display());
+        match sys::open_path_in_root(root, &cover.at) {
+            Ok(folder) if sys::mount_id(&folder).with_context(show)? == image => folders.push((cover, folder)),
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error).with_context(show),
+        }
+    }
+    // Each is the image's own still, whatever covers it by then.
+    for (cover, folder) in folders {
+        let show = || format!("mount {} over itself", cover.at.display());
+        let copy = sys::clone_mount(&folder, true).with_context(show)?;
+        if cover.read_only {
+            sys::change_mount(&copy, read_only, false).with_context(show)?;
+        }
+        let place = sys::open_path_in_root(root, &cover.at).with_context(show)?;
+        sys::cover(&place, &copy).with_context(show)?;
+    }
+    Ok(())
+}
+
+/// The image has no such folder: nothing, or a file, or one in place of a folder above it.
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn folders_are_found_where_the_images_links_lead_and_in_order() {
+        let image = tempfile::tempdir().unwrap();
+        for folder in ["usr/bin", "usr/share", "usr/local/bin", "opt/lib/x"] {
+            fs::create_dir_all(image.path().join(folder)).unwrap();
+        }
+        fs::write(image.path().join("usr/file"), "").unwrap();
+        for (target, link) in [
+            ("usr/bin", "bin"),
+            ("../../../opt/lib", "lib"),
+            ("/opt/lib/x", "lib64"),
+            ("/", "boot"),
+            ("/etc", "usr/etc"),
+        ] {
+            symlink(target, image.path().join(link)).unwrap();
+        }
+        let root = sys::open_path(image.path()).unwrap();
+        let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+        let whole = paths(&["/bin", "/usr/bin", "/lib", "/lib64", "/boot", "/sbin", "/usr/local/bin"]);
+        let found = find(&root, &SystemFolders { whole, alone: paths(&["/usr"]) }).unwrap();
+        let found: Vec<_> = found.iter().map(|c| (c.at.to_str().unwrap(), c.read_only)).collect();
+        let expected = [
+            ("/opt/lib", true),
+            ("/sbin", true),
+            ("/usr", true),
+            ("/usr/local", false),
+            ("/usr/share", false),
+            ("/usr/local/bin", true),
+        ];
+        assert_eq!(found, expected);
+    }
+}

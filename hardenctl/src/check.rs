@@ -15,12 +15,16 @@ use crate::{pod, policy_source, sarif};
 
 pub(crate) fn run(
     policy: &Path,
+    profile: Option<&str>,
     format: Format,
     verbose: bool,
     namespace: &str,
     files: &[PathBuf],
 ) -> Result<ExitCode> {
-    let policy = policy_source::read(policy)?;
+    let mut policy = policy_source::read(policy)?;
+    if let Some(name) = profile {
+        policy = policy.with_profile_for_all(name).map_err(|problem| anyhow::anyhow!("--profile: {problem}"))?;
+    }
     let mut reports = Vec::new();
     for object in manifest::read(files)? {
         reports.push(judge(object, namespace, &policy)?);

@@ -36,6 +36,9 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
+        /// Judges all by this profile, whatever the policy's rules say: which could move to it?
+        #[arg(long)]
+        profile: Option<String>,
         /// Tells also what merely follows from privileged: true.
         #[arg(long, short)]
         verbose: bool,
@@ -101,9 +104,9 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Check { policy, format, json, namespace, verbose, files } => {
+            Self::Check { policy, format, json, namespace, profile, verbose, files } => {
                 let format = if json { Format::Json } else { format };
-                check::run(&policy.policy, format, verbose, &namespace, &files)
+                check::run(&policy.policy, profile.as_deref(), format, verbose, &namespace, &files)
             }
             Self::Explain { json, container: Some(id), .. } => explain::running(&id, json),
             Self::Explain { policy, json, namespace, file, container: None } => {

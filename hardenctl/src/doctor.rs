@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use hardened_node::{policy_files, probe};
 use hardened_sandbox::policy::{Patterns, Policy, PolicyErrors};
+use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, KernelSupport, OWN_APPARMOR, handler_of};
 use serde::Serialize;
@@ -166,6 +167,12 @@ fn policy_files(folder: &Path, policy: Result<Policy, PolicyErrors>) -> Finding 
         Ok(policy) => {
             let found =
                 format!("{}: {} rules, default {}", folder.display(), policy.rules().len(), policy.default_profile());
+            if policy.default_profile() == BuiltIn::Compatible.name() {
+                const ADVICE: &str = "it gives the host's paths and namespaces to all pods, so whoever may create one is \
+                                      root on the node: move namespaces to baseline as `hardenctl check --profile \
+                                      baseline` says which can";
+                return finding("policy", found, State::Reduced, ADVICE);
+            }
             finding("policy", found, State::Good, "")
         }
         Err(errors) => finding("policy", errors.to_string(), State::Bad, "mend it: hardenctl policy lint"),

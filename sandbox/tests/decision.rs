@@ -337,6 +337,16 @@ fn a_user_namespace_is_taken_and_told() {
     assert_eq!((namespace.root(), namespace.host_user(1000, 5)), ((65536, 65536), (66536, 65541)));
     let told = admission.summary().sandbox;
     assert!(told.iter().any(|(key, value)| key == "user namespace" && value.contains("65536")), "{told:?}");
+    let several = json!([
+        {"containerID": 1000, "hostID": 70000, "size": 10},
+        {"containerID": 0, "hostID": 90000, "size": 1},
+    ]);
+    let several = with_users(|s| s["linux"]["uidMappings"] = several);
+    let namespace = decide(several, &raised, &Observations::default()).unwrap().user_namespace().unwrap().clone();
+    assert_eq!(
+        (namespace.root().0, namespace.host_user(1005, 0).0, namespace.host_user(7, 0).0),
+        (90000, 70005, 90000)
+    );
     // Its root may raise no limit, whatever the shim may.
     let limits = &admission.bundle().process.rlimits;
     assert!(!limits.is_empty() && limits.values().all(|(_, hard)| *hard <= 512), "{limits:?}");
@@ -359,9 +369,9 @@ fn user_namespaces_that_are_none_are_refused() {
     let cases: &[(&str, Change)] = &[
         ("linux.uidMappings: 0 ranges", |s| s["linux"]["uidMappings"] = json!([])),
         ("linux.gidMappings: 0 ranges", |s| s["linux"]["gidMappings"] = Value::Null),
-        ("2 ranges of ids are mapped", |s| {
+        ("id 1 of the container would be root of the host", |s| {
             s["linux"]["uidMappings"] =
-                json!([{"containerID": 0, "hostID": 9, "size": 1}, {"containerID": 1, "hostID": 99, "size": 1}]);
+                json!([{"containerID": 0, "hostID": 9, "size": 1}, {"containerID": 1, "hostID": 0, "size": 1}]);
         }),
         ("root of the container would be root of the host", |s| s["linux"]["gidMappings"] = one(0, 0, 65536)),
         ("id 0 of the container is not mapped", |s| s["linux"]["uidMappings"] = one(1, 65536, 65536)),

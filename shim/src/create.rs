@@ -10,7 +10,7 @@ use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use hardened_sandbox::bundle::{self, CgroupPath, NamespaceKind};
-use hardened_sandbox::{Admission, KernelSupport, Request, decide};
+use hardened_sandbox::{Admission, KernelSupport, Request, UserNamespace, decide};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
@@ -178,7 +178,7 @@ async fn launch(
         bundle: bundle.clone(),
         folder: PathBuf::from(&request.bundle),
         rootfs: request.rootfs.iter().map(mount).collect(),
-        root: admission.user_namespace().map_or((0, 0), |namespace| namespace.root()),
+        root: admission.user_namespace().map_or((0, 0), UserNamespace::root),
     };
     let message = wire::Request {
         task: Task::Create(Box::new(task)),

@@ -14,6 +14,7 @@ crate::tests!(
     a_node_without_files_has_baseline,
     a_profile_narrows_what_a_container_may_do,
     a_capability_brings_what_it_gates,
+    compatible_is_what_runc_lets_an_unprivileged_container_do,
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
     tcp_ports_are_reached_by_no_other_way,
@@ -143,6 +144,25 @@ fn a_capability_brings_what_it_gates(c: &Containerd) -> Result<()> {
     }
     // No node of a device that the rules do not have.
     folder.run(&[], &["sh", "-c", "! mknod /dev/memory c 1 1 || ! cat /dev/memory"])?.ok()?;
+    Ok(())
+}
+
+/// For moving a cluster over: no program notices, and `privileged` and no_new_privs are as everywhere.
+fn compatible_is_what_runc_lets_an_unprivileged_container_do(c: &Containerd) -> Result<()> {
+    let folder = policy(c, "default = \"compatible\"\n")?;
+    let host = ["--net-host", "--mount", "type=bind,src=/etc,dst=/host,options=rbind:ro"];
+    let program = "test -e /host/passwd && touch /usr/bin/new /new && chroot / true && mknod /dev/another c 1 3 && \
+                   grep -q '^NoNewPrivs:.1' /proc/self/status && grep -q '^Seccomp:.2' /proc/self/status && \
+                   ! mount -t tmpfs t /tmp && ! unshare -U true";
+    folder.run(&host, &["sh", "-c", program])?.ok()?;
+    for (options, words) in [
+        (&["--privileged"][..], "privileged: true is refused by profile compatible"),
+        (&["--cap-add", "CAP_SYS_ADMIN"], "added: SYS_ADMIN"),
+        (&["--device", "/dev/kmsg"], "host devices /dev/kmsg"),
+    ] {
+        let out = folder.run(options, &["true"])?;
+        ensure!(out.status != 0 && out.stderr.contains(words), "{options:?}: {out:?}");
+    }
     Ok(())
 }
 

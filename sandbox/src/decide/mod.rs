@@ -63,8 +63,8 @@ impl Admission {
 
     /// Its user namespace, where it has one.
     #[must_use]
-    pub const fn user_namespace(&self) -> Option<UserNamespace> {
-        self.user_namespace
+    pub const fn user_namespace(&self) -> Option<&UserNamespace> {
+        self.user_namespace.as_ref()
     }
 
     /// Whether it is privileged, and a rule of the node lets it be.
@@ -116,7 +116,7 @@ impl Admission {
         let mut violations = Vec::new();
         process::check_capabilities(process, &self.sandbox, &mut violations);
         process::check(process, &self.sandbox, &self.kernel, &mut violations);
-        if let Some(namespace) = self.user_namespace {
+        if let Some(namespace) = &self.user_namespace {
             namespace.check_user(&process.user, &mut violations);
         }
         process::check_exec(process, &self.sandbox.exec, &mut violations);

@@ -16,75 +16,86 @@ use crate::sandbox::Sandbox;
 const OWNED: &[(NamespaceKind, &str)] =
     &[(NamespaceKind::Network, "hostNetwork"), (NamespaceKind::Pid, "hostPID"), (NamespaceKind::Ipc, "hostIPC")];
 
-/// Ids from 0 on in the container, and from `host` on outside of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    host: u32,
-    size: u32,
+/// The kernel's extents of one map: user_namespaces(7), Linux 4.15.
+const MAX_RANGES: usize = 340;
+
+/// What the ids of a container are on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ids {
+    ranges: Vec<IdMapping>,
+    /// The host's id of the container's root.
+    root: u32,
 }
 
-impl Range {
-    /// Of the one mapping that is taken: kubelet and containerd give no more.
-    fn of(mappings: &[IdMapping]) -> Result<Self, String> {
-        let [mapping] = mappings else {
-            return Err(format!("{} ranges of ids are mapped; one is expected", mappings.len()));
-        };
-        let IdMapping { container, host, size } = *mapping;
-        if container != 0 {
-            return Err(format!("id 0 of the container is not mapped, but those from {container}"));
+impl Ids {
+    /// Of a map that has the container's root, and nobody of the host's first.
+    fn of(ranges: &[IdMapping]) -> Result<Self, String> {
+        if ranges.is_empty() || ranges.len() > MAX_RANGES {
+            return Err(format!("{} ranges of ids are mapped; 1 to {MAX_RANGES} are expected", ranges.len()));
         }
-        if host == 0 {
-            return Err("root of the container would be root of the host".to_owned());
+        if let Some(range) = ranges.iter().find(|range| range.host == 0) {
+            let who = if range.container == 0 { "root".to_owned() } else { format!("id {}", range.container) };
+            return Err(format!("{who} of the container would be root of the host"));
         }
-        Ok(Self { host, size })
+        match find(ranges, 0) {
+            Some(root) => Ok(Self { ranges: ranges.to_vec(), root }),
+            None => Err("id 0 of the container is not mapped".to_owned()),
+        }
     }
 
     /// The host's id of one of the container; of one that is not mapped, that of its root.
-    const fn host(self, id: u32) -> u32 {
-        if id < self.size { self.host + id } else { self.host }
+    fn host(&self, id: u32) -> u32 {
+        find(&self.ranges, id).unwrap_or(self.root)
     }
 }
 
+fn find(ranges: &[IdMapping], id: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| {
+        let offset = id.checked_sub(range.container).filter(|offset| *offset < range.size)?;
+        range.host.checked_add(offset)
+    })
+}
+
 /// The user namespace of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserNamespace {
-    uids: Range,
-    gids: Range,
+    uids: Ids,
+    gids: Ids,
 }
 
 impl UserNamespace {
     /// That of an admitted container.
     pub(crate) fn of(request: &Request) -> Option<Self> {
         let mappings = request.id_mappings.as_ref()?;
-        let namespace = Self { uids: Range::of(&mappings.uids).ok()?, gids: Range::of(&mappings.gids).ok()? };
+        let namespace = Self { uids: Ids::of(&mappings.uids).ok()?, gids: Ids::of(&mappings.gids).ok()? };
         request.namespaces.contains_key(&NamespaceKind::User).then_some(namespace)
     }
 
     /// User and group of the host that are the container's root.
     #[must_use]
     pub const fn root(&self) -> (u32, u32) {
-        (self.uids.host, self.gids.host)
+        (self.uids.root, self.gids.root)
     }
 
     /// User and group of the host that a process of the container runs as.
     #[must_use]
-    pub const fn host_user(&self, uid: u32, gid: u32) -> (u32, u32) {
+    pub fn host_user(&self, uid: u32, gid: u32) -> (u32, u32) {
         (self.uids.host(uid), self.gids.host(gid))
     }
 
     /// Refuses a process whose user or groups do not exist in the namespace.
     pub(crate) fn check_user(&self, user: &User, violations: &mut Vec<Violation>) {
         let groups: Vec<u32> = std::iter::once(user.gid).chain(user.additional_gids.iter().copied()).collect();
-        for (field, pod_field, ids, range) in [
-            ("process.user.uid", "securityContext.runAsUser", &[user.uid][..], self.uids),
-            ("process.user.gid", "securityContext.runAsGroup", &groups, self.gids),
+        for (field, pod_field, asked, ids) in [
+            ("process.user.uid", "securityContext.runAsUser", &[user.uid][..], &self.uids),
+            ("process.user.gid", "securityContext.runAsGroup", &groups, &self.gids),
         ] {
-            for id in ids.iter().filter(|id| **id >= range.size) {
+            for id in asked.iter().filter(|id| find(&ids.ranges, **id).is_none()) {
                 violations.push(
                     Violation::invalid(
                         field,
-                        format!("{id} is not mapped; the user namespace has the ids below {}", range.size),
-                        "choose a lower one, or leave hostUsers: false out",
+                        format!("{id} is not mapped; the user namespace has {ids}"),
+                        "choose one of those, or leave hostUsers: false out",
                     )
                     .of_container(pod_field),
                 );
@@ -93,9 +104,17 @@ impl UserNamespace {
     }
 }
 
+/// The ids that a container has.
+impl std::fmt::Display for Ids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let range = |range: &IdMapping| format!("{} to {}", range.container, range.container + (range.size - 1));
+        write!(f, "the ids {}", self.ranges.iter().map(range).collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl std::fmt::Display for UserNamespace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "root is uid {} of the host, of {} ids from there on", self.uids.host, self.uids.size)
+        write!(f, "root is uid {} of the host; it has {}", self.uids.root, self.uids)
     }
 }
 
@@ -141,7 +160,7 @@ pub(crate) fn check(
     let mappings = request.id_mappings.clone();
     let (uids, gids) = mappings.map_or_else(Default::default, |mappings| (mappings.uids, mappings.gids));
     for (field, mappings) in [("linux.uidMappings", uids), ("linux.gidMappings", gids)] {
-        if let Err(problem) = Range::of(&mappings) {
+        if let Err(problem) = Ids::of(&mappings) {
             violations.push(
                 Violation::invalid(field, problem, "map ids from 0 on to a range of the host above 0")
                     .of_pod("hostUsers"),

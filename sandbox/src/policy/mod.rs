@@ -314,6 +314,21 @@ impl Policy {
         self.profiles.values()
     }
 
+    /// The same profiles, of which every container gets one: what would come of it.
+    ///
+    /// # Errors
+    /// There is no such profile.
+    pub fn with_profile_for_all(mut self, name: &str) -> Result<Self, String> {
+        if self.profile(name).is_none() {
+            let near = nearest(name, self.profiles.keys().map(String::as_str));
+            let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+            return Err(format!("there is no profile {name:?}{near}"));
+        }
+        self.rules.clear();
+        self.default = name.to_owned();
+        Ok(self)
+    }
+
     /// Name of the profile of every container that no rule names.
     #[must_use]
     pub fn default_profile(&self) -> &str {

@@ -454,15 +454,6 @@ pub(super) const CONDITIONAL: &[Group] = &[
         rules: &[StaticRule { conditions: &[], action: Action::ENOSYS }],
     },
     Group {
-        reason: "UNIX; INET and INET6 with TCP, UDP and ping, and raw ones, for which there is a capability; of \
-                 NETLINK the one protocol that getifaddrs and ip need (ROUTE). AF_ALG, AF_VSOCK, AF_PACKET (which is \
-                 INET's SOCK_PACKET too) and fifty more families are kernel attack surface, and so are SCTP, DCCP, \
-                 UDP-Lite, L2TP, SMC and MPTCP, whose modules a socket loads; MPTCP is moreover TCP that Landlock \
-                 does not see, and who asks for it falls back to TCP",
-        calls: &["socket"],
-        rules: SOCKET,
-    },
-    Group {
         reason: "no family but UNIX has pairs that an ordinary program wants; the others' code is reached, and their \
                  modules are loaded, before they say so",
         calls: &["socketpair"],
@@ -478,27 +469,12 @@ pub(super) const CONDITIONAL: &[Group] = &[
             StaticRule { conditions: &[], action: Action::Allow },
         ],
     },
-    Group {
-        reason: "a personality can be asked for (0xffffffff) and set to plain Linux; others switch off address \
-                 randomisation or page zero protection",
-        calls: &["personality"],
-        rules: &[
-            StaticRule { conditions: &[Condition::int(0, 0)], action: Action::Allow },
-            StaticRule { conditions: &[Condition::int(0, u32::MAX)], action: Action::Allow },
-            StaticRule { conditions: &[], action: Action::EPERM },
-        ],
-    },
 ];
 
 pub(super) const DENIED: &[Group] = &[
     Group {
         reason: "io_uring: a second system call table that seccomp does not see, and a long list of CVEs",
         calls: &["io_uring_enter", "io_uring_register", "io_uring_setup"],
-        rules: DENY,
-    },
-    Group {
-        reason: "other processes' memory, registers and descriptors",
-        calls: &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace"],
         rules: DENY,
     },
     Group {
@@ -520,7 +496,6 @@ pub(super) const DENIED: &[Group] = &[
     Group {
         reason: "the mount API, old and new: masks, read-only mounts and Landlock rest on a mount tree that stays",
         calls: &[
-            "chroot",
             "fsconfig",
             "fsmount",
             "fsopen",
@@ -545,8 +520,6 @@ pub(super) const DENIED: &[Group] = &[
         reason: "the machine: power, clocks, swap, host name, accounting, quotas, consoles, log, I/O ports",
         calls: &[
             "acct",
-            "adjtimex",
-            "clock_adjtime",
             "clock_settime",
             "fanotify_init",
             "fanotify_mark",
@@ -568,6 +541,44 @@ pub(super) const DENIED: &[Group] = &[
     Group {
         reason: "placement of memory on NUMA nodes, of other processes too; libnuma takes EPERM for 'not here'",
         calls: &["get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"],
+        rules: DENY,
+    },
+];
+
+/// What `compatible` has more of: each of these is in a group of its own there.
+pub(super) const UNLIKE_COMPATIBLE: &[Group] = &[
+    Group {
+        reason: "UNIX; INET and INET6 with TCP, UDP and ping, and raw ones, for which there is a capability; of \
+                 NETLINK the one protocol that getifaddrs and ip need (ROUTE). AF_ALG, AF_VSOCK, AF_PACKET (which is \
+                 INET's SOCK_PACKET too) and fifty more families are kernel attack surface, and so are SCTP, DCCP, \
+                 UDP-Lite, L2TP, SMC and MPTCP, whose modules a socket loads; MPTCP is moreover TCP that Landlock \
+                 does not see, and who asks for it falls back to TCP",
+        calls: &["socket"],
+        rules: SOCKET,
+    },
+    Group {
+        reason: "a personality can be asked for (0xffffffff) and set to plain Linux; others switch off address \
+                 randomisation or page zero protection",
+        calls: &["personality"],
+        rules: &[
+            StaticRule { conditions: &[Condition::int(0, 0)], action: Action::Allow },
+            StaticRule { conditions: &[Condition::int(0, u32::MAX)], action: Action::Allow },
+            StaticRule { conditions: &[], action: Action::EPERM },
+        ],
+    },
+    Group {
+        reason: "other processes' memory, registers and descriptors",
+        calls: &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace"],
+        rules: DENY,
+    },
+    Group {
+        reason: "the classic way out of a chroot, and into files that no mask covers",
+        calls: &["chroot"],
+        rules: DENY,
+    },
+    Group {
+        reason: "no filter tells reading the clock's state from setting it",
+        calls: &["adjtimex", "clock_adjtime"],
         rules: DENY,
     },
     Group {

@@ -1,6 +1,7 @@
 //! The built-in profiles: data with reasons.
 
 mod baseline;
+mod compatible;
 pub(crate) mod gated;
 mod host_defaults;
 pub(crate) mod masks;
@@ -43,6 +44,10 @@ pub enum BuiltIn {
     Baseline,
     /// For programs that run as a user, serve the network and write their own data.
     Restricted,
+    /// `baseline` for jobs that install packages: system folders are the image's to write.
+    Build,
+    /// What runc lets an unprivileged pod do, hostPath and host namespaces included: for moving a cluster over.
+    Compatible,
     /// The pod's own sandbox container, which holds its namespaces and waits.
     Pause,
     /// What `privileged: true` gets where a rule of the node lets it through: no_new_privs, and
@@ -52,7 +57,8 @@ pub enum BuiltIn {
 
 impl BuiltIn {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Baseline, Self::Restricted, Self::Pause, Self::Privileged];
+    pub const ALL: [Self; 6] =
+        [Self::Baseline, Self::Restricted, Self::Build, Self::Compatible, Self::Pause, Self::Privileged];
 
     /// The name by which policies and annotations call it.
     #[must_use]
@@ -60,6 +66,8 @@ impl BuiltIn {
         match self {
             Self::Baseline => "baseline",
             Self::Restricted => "restricted",
+            Self::Build => "build",
+            Self::Compatible => "compatible",
             Self::Pause => "pause",
             Self::Privileged => "privileged",
         }
@@ -67,7 +75,8 @@ impl BuiltIn {
 
     const fn capabilities(self) -> CapabilitySet {
         match self {
-            Self::Baseline => baseline::CAPABILITIES,
+            Self::Baseline | Self::Build => baseline::CAPABILITIES,
+            Self::Compatible => compatible::CAPABILITIES,
             Self::Restricted => CapabilitySet::of(&["NET_BIND_SERVICE"]),
             Self::Pause => CapabilitySet::EMPTY,
             Self::Privileged => CapabilitySet::ALL,
@@ -76,10 +85,28 @@ impl BuiltIn {
 
     const fn groups(self) -> &'static [&'static [Group]] {
         match self {
-            Self::Baseline => &[baseline::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED],
-            Self::Restricted => {
-                &[restricted::ALLOWED, baseline::SHARED, baseline::CONDITIONAL, baseline::DENIED, restricted::DENIED]
-            }
+            Self::Baseline | Self::Build => &[
+                baseline::ALLOWED,
+                baseline::SHARED,
+                baseline::CONDITIONAL,
+                baseline::UNLIKE_COMPATIBLE,
+                baseline::DENIED,
+            ],
+            Self::Compatible => &[
+                baseline::ALLOWED,
+                baseline::SHARED,
+                baseline::CONDITIONAL,
+                compatible::UNLIKE_BASELINE,
+                baseline::DENIED,
+            ],
+            Self::Restricted => &[
+                restricted::ALLOWED,
+                baseline::SHARED,
+                baseline::CONDITIONAL,
+                baseline::UNLIKE_COMPATIBLE,
+                baseline::DENIED,
+                restricted::DENIED,
+            ],
             Self::Pause => &[pause::ALLOWED],
             Self::Privileged => &[],
         }
@@ -105,9 +132,9 @@ impl BuiltIn {
     pub fn sandbox(self, arch: Arch) -> Sandbox {
         let mut sandbox = Sandbox::widest(self.name(), self.capabilities(), self.seccomp(arch));
         match self {
-            Self::Baseline | Self::Restricted => {
-                sandbox.system_writable = false;
-                sandbox.execute_from_writable = self == Self::Baseline;
+            Self::Baseline | Self::Restricted | Self::Build => {
+                sandbox.system_writable = self == Self::Build;
+                sandbox.execute_from_writable = self != Self::Restricted;
                 sandbox.abstract_sockets = false;
                 sandbox.privileged = false;
                 sandbox.host_namespaces.clear();
@@ -115,6 +142,11 @@ impl BuiltIn {
                 sandbox.later_mounts = false;
                 sandbox.hooks = Some(BTreeSet::new());
                 sandbox.sysctls = [host_defaults::sysctls()].into();
+            }
+            Self::Compatible => {
+                sandbox.privileged = false;
+                sandbox.host_paths = [HostPaths::anything()].into();
+                sandbox.sysctls = [compatible::sysctls()].into();
             }
             // Whether the pod may share the host's namespaces or set sysctls is for the profile of
             // its containers, with which this one is met.
@@ -176,6 +208,18 @@ mod tests {
                         panic!("{}: {call} is in two groups: {other}; {}", profile.name(), group.reason);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn each_profile_is_within_the_next() {
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            let all = [BuiltIn::Restricted, BuiltIn::Baseline, BuiltIn::Build, BuiltIn::Compatible];
+            let all = all.map(|profile| profile.sandbox(arch));
+            for pair in all.windows(2) {
+                assert!(pair[0].is_within(&pair[1]), "{:?} {:?}", pair[0].names(), pair[1].names());
+                assert!(!pair[1].is_within(&pair[0]), "{:?} {:?}", pair[0].names(), pair[1].names());
             }
         }
     }

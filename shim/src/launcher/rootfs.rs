@@ -69,8 +69,12 @@ pub(super) fn mount(stage: &Stage, task: &Create) -> Result<OwnedFd> {
     refuse_host(&root, &path)?;
     sys::change_mount(&root, PRIVATE, true).context("make the root file system's mounts private")?;
     if !task.bundle.root_devices {
-        let change = MountChange { set: libc::MOUNT_ATTR_NODEV, ..MountChange::default() };
-        sys::change_mount(&root, change, true).context("open no device of the image")?;
+        // setuid programs give nothing anyway (no_new_privs), but those with file capabilities that the container does
+        // not have cannot be executed at all, unless the kernel passes over the capabilities: capabilities(7).
+        let set = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+        let change = MountChange { set, ..MountChange::default() };
+        sys::change_mount(&root, change, true)
+            .context("open no device of the image, and honour no file capabilities")?;
     }
     refuse_odd_image(&root)?;
     Ok(root)

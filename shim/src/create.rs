@@ -14,7 +14,7 @@ use hardened_sandbox::{Admission, KernelSupport, Request, UserNamespace, decide}
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
-use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED};
+use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED, TIGHTENED};
 use crate::fault::{Fault, Result};
 use crate::launcher::wire::{self, Descriptor, Descriptors, RootfsMount, Task};
 use crate::launcher::{self, Launched};
@@ -27,6 +27,9 @@ use crate::{id, observe, runtime_options, sys};
 /// Largest `config.json` that is read, in bytes. Kubernetes' largest pods make a few hundred
 /// kilobytes.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// Most of what an event says of changes: containerd keeps events in memory for whoever listens slowly.
+const MAX_EVENT_BYTES: usize = 4096;
 
 /// Where systemd is asked to make cgroups (D-Bus specification, "Well-known Message Bus Instances").
 const SYSTEM_BUS: &str = "/var/run/dbus/system_bus_socket";
@@ -115,29 +118,35 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     });
     if container.admission.is_privileged() {
         log::warn!("container {}: privileged, let through by {}", container.id, container.admission.by());
-        shim.publisher.publish_risk(PRIVILEGED_ADMITTED, &risk(&container, None));
+        shim.publisher.publish_for_admin(PRIVILEGED_ADMITTED, &decided(&container, None));
     }
     if container.admission.is_best_effort() {
         let lost: Vec<_> = container.admission.lacks().map(|feature| feature.lost).collect();
         log::warn!("container {}: Landlock is best-effort by policy: {}", container.id, lost.join("; "));
-        shim.publisher.publish_risk(LANDLOCK_REDUCED, &risk(&container, Some(lost.join("; "))));
+        shim.publisher.publish_for_admin(LANDLOCK_REDUCED, &decided(&container, Some(("lost", lost.join("; ")))));
+    }
+    let changes: Vec<_> = container.admission.notes().iter().map(ToString::to_string).collect();
+    if !changes.is_empty() {
+        let mut changes = changes.join("; ");
+        changes.truncate(changes.floor_char_boundary(MAX_EVENT_BYTES));
+        shim.publisher.publish_for_admin(TIGHTENED, &decided(&container, Some(("changes", changes))));
     }
     shim.park(&container.id, launched.status);
     container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
 }
 
-/// The event of a container that starts at a risk which the node's policy takes.
-fn risk(container: &Container, lost: Option<String>) -> ContainerUpdate {
+/// The event of a container that starts, with what is to be told of it.
+fn decided(container: &Container, told: Option<(&str, String)>) -> ContainerUpdate {
     let identity = container.admission.identity();
     let labels = [
         ("by", Some(container.admission.by())),
         ("namespace", identity.namespace.as_deref()),
         ("pod", identity.pod.as_deref()),
         ("container", identity.container.as_deref()),
-        ("lost", lost.as_deref()),
     ];
-    let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+    let told = told.as_ref().map(|(key, value)| (*key, Some(value.as_str())));
+    let labels = labels.into_iter().chain(told).filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
     ContainerUpdate {
         id: container.id.clone(),
         image: identity.image.clone().unwrap_or_default(),

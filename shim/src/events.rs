@@ -58,6 +58,9 @@ pub(crate) const PRIVILEGED_ADMITTED: &str = "/hardened/privileged-admitted";
 /// A container that starts under an older Landlock than is demanded, since the policy takes that.
 pub(crate) const LANDLOCK_REDUCED: &str = "/hardened/landlock-reduced";
 
+/// What was taken from a container that nobody asked for by name; once for each that starts.
+pub(crate) const TIGHTENED: &str = "/hardened/tightened";
+
 /// Where events go.
 #[derive(Debug, Clone)]
 pub(crate) struct Publisher {
@@ -78,9 +81,9 @@ impl Publisher {
         self.send(E::TOPIC, E::TYPE, event);
     }
 
-    /// Queues an event about what a node's admin takes on: a type that containerd's clients know, on
+    /// Queues an event about what was decided, for the node's admin: a type that containerd's clients know, on
     /// a topic of ours.
-    pub(crate) fn publish_risk(&self, topic: &str, event: &ContainerUpdate) {
+    pub(crate) fn publish_for_admin(&self, topic: &str, event: &ContainerUpdate) {
         self.send(topic, "containerd.events.ContainerUpdate", event);
     }
 

@@ -20,6 +20,7 @@ crate::tests!(
     tcp_ports_are_reached_by_no_other_way,
     a_rule_tells_runtime_handlers_apart,
     paths_of_the_host_are_known_by_their_other_names,
+    what_is_taken_away_is_told,
     a_device_of_the_profile_can_be_used_and_no_other,
     the_cgroup_denies_devices_that_are_not_given,
     privileged_is_let_through_by_rule_alone,
@@ -261,6 +262,19 @@ fn tcp_ports_are_reached_by_no_other_way(c: &Containerd) -> Result<()> {
     ensure!(none.first().is_some_and(|line| *line == format!("socket: {denied}")), "{none:?}");
     ensure!(none.iter().filter(|line| line.ends_with(": 0")).eq(["UNIX listen: 0"]), "{none:?}");
     Ok(())
+}
+
+/// Nothing is narrowed in silence.
+fn what_is_taken_away_is_told(c: &Containerd) -> Result<()> {
+    let events = crate::task::Events::follow(c)?;
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let id = format!("\"id\":\"{}\"", running.id());
+    let dropped = "process.capabilities: dropped: NET_RAW";
+    eventually("the event is told", || {
+        events.text().lines().any(|l| l.contains("/hardened/tightened") && l.contains(&id) && l.contains(dropped))
+    })?;
+    ensure!(hardenctl(&["explain", "--container", running.id()])?.ok()?.text().contains("dropped: NET_RAW"));
+    running.remove()
 }
 
 fn a_device_of_the_profile_can_be_used_and_no_other(c: &Containerd) -> Result<()> {

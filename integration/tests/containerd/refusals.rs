@@ -125,9 +125,10 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
     ensure!(sysctl.stderr.contains("linux.sysctl[kernel.msgmax]"), "{sysctl:?}");
     if !has_cgroup_v2() {
         // A path like others, as it is for runc: systemd makes cgroups on v2 alone.
+        let path = format!("system.slice:{}:b", c.namespace());
         let literal = spec(c, |s| {
-            s["linux"]["cgroupsPath"] = json!("system.slice:a:b");
-            s["process"]["args"] = json!(["grep", "/system.slice:a:b$", "/proc/self/cgroup"]);
+            s["linux"]["cgroupsPath"] = json!(path);
+            s["process"]["args"] = json!(["grep", format!("/{path}$"), "/proc/self/cgroup"]);
         })?;
         ensure!(literal.run()?.ok()?.text().contains("memory"), "it is in another cgroup");
     }

@@ -8,6 +8,7 @@ use containerd_shim_protos::api::{
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::types::task::Status;
 use containerd_shim_protos::{Client, TaskClient};
 use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in};
@@ -21,6 +22,7 @@ crate::tests!(
     a_shim_with_containers_does_not_shut_down,
     a_bundle_that_is_missing_or_broken_is_told_of,
     a_call_that_its_client_gives_up_is_done_all_the_same,
+    what_cannot_execute_is_told_of_as_soon_as_it_is_known,
 );
 
 fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
@@ -92,7 +94,8 @@ fn a_terminal_is_resized(c: &Containerd) -> Result<()> {
     let client = client(c, &running)?;
     // An exec, since `ctr run -t` wants a terminal of its own.
     let process = serde_json::json!({
-        "terminal": true,
+        // The request says that there is one, and holds.
+        "terminal": false,
         "consoleSize": {"height": 20, "width": 60},
         "cwd": "/",
         "user": {"uid": 0, "gid": 0},
@@ -230,4 +233,31 @@ fn a_call_that_its_client_gives_up_is_done_all_the_same(c: &Containerd) -> Resul
     }
     ensure!(given_up > 2, "{given_up} calls of 16 were given up");
     Ok(())
+}
+
+/// A program that is missing at the create, as with runc; one that cannot be executed at the start, which leaves a stopped
+/// container: containerd 1.7 deletes no other.
+fn what_cannot_execute_is_told_of_as_soon_as_it_is_known(c: &Containerd) -> Result<()> {
+    for (program, words) in [
+        ("/no/such", "\"/no/such\" does not exist in the container"),
+        ("no-such", "\"no-such\": executable file not found in $PATH"),
+        ("./no-such", "\"./no-such\" does not exist in the container"),
+    ] {
+        let direct = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&[program])?)?;
+        let id = direct.id().to_owned();
+        let error = direct.create(None).err().with_context(|| format!("{program} was made"))?;
+        ensure!(format!("{error:#}").contains(words), "{error:#}");
+        direct.give_up()?;
+        c.nothing_left(&id)?;
+    }
+    let direct = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&["/etc/passwd"])?)?;
+    let id = direct.id().to_owned();
+    direct.create(None)?;
+    let start = StartRequest { id: id.clone(), ..StartRequest::default() };
+    let error = direct.client()?.start(ctx(), &start).err().context("a file that is no program was started")?;
+    ensure!(error.to_string().contains("\"/etc/passwd\" is not executable"), "{error}");
+    let state = direct.client()?.state(ctx(), &StateRequest { id: id.clone(), ..StateRequest::default() })?;
+    ensure!(state.status.enum_value() == Ok(Status::STOPPED), "{state:?}");
+    direct.give_up()?;
+    c.nothing_left(&id)
 }

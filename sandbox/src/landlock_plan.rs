@@ -7,9 +7,6 @@ use crate::capability::CapabilitySet;
 use crate::kernel::KernelSupport;
 use crate::sandbox::{ExecRules, Sandbox};
 
-/// Places that anyone may write to, from which nothing is executed unless the profile lets it.
-const SCRATCH: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run/shm"];
-
 /// Which parts of the file tree may be written, executed and asked for device ioctls.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,9 +48,9 @@ pub struct ExecRestriction {
 
 impl LandlockPlan {
     pub(crate) fn new(sandbox: &Sandbox, mounts: &[Mount], ioctl: Vec<PathBuf>, kernel: &KernelSupport) -> Self {
-        let mut no_execute: Vec<PathBuf> = sandbox.no_execute.iter().cloned().collect();
+        let mut no_execute = sandbox.no_execute_in_image();
         if !sandbox.execute_from_writable {
-            no_execute.extend(SCRATCH.iter().map(PathBuf::from).chain(writable(mounts)));
+            no_execute.extend(writable(mounts));
         }
         let ports = |list: &Option<_>| {
             list.as_ref().map(|ports: &std::collections::BTreeSet<_>| ports.iter().copied().collect())

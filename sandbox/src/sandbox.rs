@@ -137,7 +137,16 @@ pub struct ExecRules {
     pub no_network: bool,
 }
 
+/// Places that anyone may write to, from which nothing is executed unless the profile lets it.
+const SCRATCH: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run/shm"];
+
 impl Sandbox {
+    /// Trees in which nothing can be executed, beside volumes.
+    pub(crate) fn no_execute_in_image(&self) -> Vec<PathBuf> {
+        let scratch = SCRATCH.iter().filter(|_| !self.execute_from_writable).map(PathBuf::from);
+        self.no_execute.iter().cloned().chain(scratch).collect()
+    }
+
     /// Which paths of the host may be mounted: every one must allow it.
     pub fn host_paths(&self) -> impl Iterator<Item = &HostPaths> {
         self.host_paths.iter()

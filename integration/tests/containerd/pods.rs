@@ -363,8 +363,10 @@ fn privileged_is_refused_in_the_pods_words(c: &Cri) -> Result<()> {
              spec.containers[web].securityContext.privileged: the container is privileged -> set privileged: false"],
     )?;
     // Without privileged, and yet unmasked: procMount: Unmasked, or a client that knows no masks.
-    let mut config =
-        shell("unmasked", "wc -c </proc/kallsyms; echo x 2>/dev/null >/proc/sys/kernel/msgmax || echo read-only");
+    let mut config = shell(
+        "unmasked",
+        "cat /proc/kallsyms 2>/dev/null | wc -c; echo x 2>/dev/null >/proc/sys/kernel/msgmax || echo read-only",
+    );
     security(&mut config).masked_paths.clear();
     security(&mut config).readonly_paths.clear();
     let (_, log) = run_in(&pod, config)?;

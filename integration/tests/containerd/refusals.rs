@@ -109,7 +109,7 @@ fn what_cannot_be_honoured_is_refused(c: &Containerd) -> Result<()> {
     refused(
         c,
         &["--annotation", "io.containerd.hardened.v1/profile=loose"],
-        &["there is no profile \"loose\"", "baseline, restricted"],
+        &["there is no profile \"loose\"", "baseline, build, compatible, restricted"],
     )?;
     refused(c, &["--annotation", "io.containerd.hardened.v1/porfile=x"], &["is not an annotation of this runtime"])?;
     if !has_selinux() {

@@ -239,9 +239,9 @@ fn a_call_that_its_client_gives_up_is_done_all_the_same(c: &Containerd) -> Resul
 /// container: containerd 1.7 deletes no other.
 fn what_cannot_execute_is_told_of_as_soon_as_it_is_known(c: &Containerd) -> Result<()> {
     for (program, words) in [
-        ("/no/such", "\"/no/such\" does not exist in the container"),
-        ("no-such", "\"no-such\": executable file not found in $PATH"),
-        ("./no-such", "\"./no-such\" does not exist in the container"),
+        ("/no/such", "does not exist in the container"),
+        ("no-such", "executable file not found in $PATH"),
+        ("./no-such", "does not exist in the container"),
     ] {
         let direct = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&[program])?)?;
         let id = direct.id().to_owned();
@@ -255,7 +255,7 @@ fn what_cannot_execute_is_told_of_as_soon_as_it_is_known(c: &Containerd) -> Resu
     direct.create(None)?;
     let start = StartRequest { id: id.clone(), ..StartRequest::default() };
     let error = direct.client()?.start(ctx(), &start).err().context("a file that is no program was started")?;
-    ensure!(error.to_string().contains("\"/etc/passwd\" is not executable"), "{error}");
+    ensure!(error.to_string().contains("is not executable"), "{error}");
     let state = direct.client()?.state(ctx(), &StateRequest { id: id.clone(), ..StateRequest::default() })?;
     ensure!(state.status.enum_value() == Ok(Status::STOPPED), "{state:?}");
     direct.give_up()?;

@@ -64,7 +64,7 @@ pub struct Bundle {
     pub memfd_noexec: bool,
     /// The node's own programs that run outside of the container while it is made.
     pub hooks: Hooks,
-    /// Folders of the image that are read-only.
+    /// Folders of the image that are read-only, or from which nothing is executed.
     pub system: SystemFolders,
 }
 
@@ -268,7 +268,7 @@ impl std::fmt::Display for CgroupPath {
     }
 }
 
-/// Folders of the image that are mounted read-only, as far as they are there and no volume is.
+/// Folders of the image that are mounted over themselves with fewer rights, as far as they are there and no volume is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SystemFolders {
@@ -276,6 +276,9 @@ pub struct SystemFolders {
     pub whole: Vec<PathBuf>,
     /// Themselves, and not the folders in them that are not among `whole`.
     pub alone: Vec<PathBuf>,
+    /// Folders from which nothing is executed, nor mapped as a program. Those that hold others of these lists are left
+    /// to Landlock.
+    pub no_execute: Vec<PathBuf>,
 }
 
 /// Programs of the node, run by the launcher: runtime-spec `config.md`, "POSIX-platform Hooks".

@@ -15,7 +15,7 @@ mod user_namespace;
 
 use oci_spec::runtime::Spec;
 
-use crate::bundle::{Bundle, CgroupPath, SystemFolders};
+use crate::bundle::{Bundle, CgroupPath};
 use crate::feature::Feature;
 use crate::identity::Identity;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
@@ -391,11 +391,7 @@ fn harden(
         memfd_noexec: kernel.memfd_noexec && !sandbox.is_open(),
         hooks: request.hooks.clone(),
         // A root file system that is read-only as a whole has them read-only too.
-        system: if sandbox.system_writable || root_read_only {
-            SystemFolders::default()
-        } else {
-            mounts::system_folders()
-        },
+        system: mounts::system_folders(sandbox, root_read_only),
     };
     (bundle, plan)
 }

@@ -194,10 +194,16 @@ fn is_shared_memory(destination: &Path, source: &Path, sandbox: &Sandbox) -> boo
     destination == shm && source == shm && sandbox.host_namespaces.contains(&HostNamespace::Ipc)
 }
 
-/// The folders of an image that are read-only unless the profile says otherwise. What images add to `/usr`
-/// (`/usr/local/apache2`, `/usr/src/app`, `/usr/share/nginx`) is theirs to write.
-pub(crate) fn system_folders() -> SystemFolders {
-    SystemFolders { whole: SYSTEM_FOLDERS.iter().map(PathBuf::from).collect(), alone: vec![PathBuf::from("/usr")] }
+/// The folders of an image that are read-only unless the profile says otherwise, and those from which nothing is executed.
+/// What images add to `/usr` (`/usr/local/apache2`, `/usr/src/app`, `/usr/share/nginx`) is theirs to write.
+pub(crate) fn system_folders(sandbox: &Sandbox, root_read_only: bool) -> SystemFolders {
+    let mut folders = SystemFolders { no_execute: sandbox.no_execute_in_image(), ..SystemFolders::default() };
+    // A root file system that is read-only as a whole has them read-only too.
+    if !sandbox.system_writable && !root_read_only {
+        folders.whole = SYSTEM_FOLDERS.iter().map(PathBuf::from).collect();
+        folders.alone = vec![PathBuf::from("/usr")];
+    }
+    folders
 }
 
 /// The mounts, with the flags that take rights away.

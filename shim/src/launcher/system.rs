@@ -1,5 +1,6 @@
-//! System folders of the image: read-only, by mounts of their own over them. So not even their metadata can be
-//! changed, and what lies beside them is the image's to write.
+//! Folders of the image with mounts of their own over them. System folders are read-only: so not even their metadata can
+//! be changed, and what lies beside them is the image's to write. From others nothing is executed: Landlock has no right
+//! for mmap(2), by which a dynamic loader executes.
 
 use std::io::ErrorKind;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -22,6 +23,7 @@ const MAX_WRITABLE: usize = 64;
 pub(super) struct Cover {
     at: PathBuf,
     read_only: bool,
+    no_execute: bool,
 }
 
 /// What is mounted over itself, in order, where the links of the image lead. To be called before any volume is mounted
@@ -49,10 +51,18 @@ pub(super) fn find(root: &OwnedFd, folders: &SystemFolders) -> Result<Vec<Cover>
     outer.sort();
     // A folder comes before those in it, which are read-only with it.
     outer.dedup_by(|inner, outer| inner.starts_with(outer));
-    let cover = |read_only| move |at| Cover { at, read_only };
+    let cover = |read_only| move |at| Cover { at, read_only, no_execute: false };
     let mut covers: Vec<Cover> = outer.into_iter().map(cover(true)).collect();
     covers.extend(writable.into_iter().map(cover(false)));
     covers.extend(inner.into_iter().map(cover(true)));
+    for at in real(&folders.no_execute)? {
+        let around = covers.iter().filter(|cover| at.starts_with(&cover.at)).max_by_key(|c| c.at.as_os_str().len());
+        let read_only = around.is_some_and(|cover| cover.read_only);
+        // Over others it would hide them.
+        if !covers.iter().any(|cover| cover.at.starts_with(&at)) {
+            covers.push(Cover { at, read_only, no_execute: true });
+        }
+    }
     Ok(covers)
 }
 
@@ -85,7 +95,6 @@ fn folders_in(root: &OwnedFd, folder: &Path) -> Result<Vec<PathBuf>> {
 /// so are those below.
 pub(super) fn cover(root: &OwnedFd, covers: &[Cover]) -> Result<()> {
     let image = sys::mount_id(root).context("look at the root file system")?;
-    let read_only = MountChange { set: libc::MOUNT_ATTR_RDONLY, ..MountChange::default() };
     let mut folders = Vec::new();
     for cover in covers {
         let show = || format!("look at {}", cover.at.display());
@@ -100,9 +109,9 @@ pub(super) fn cover(root: &OwnedFd, covers: &[Cover]) -> Result<()> {
     for (cover, folder) in folders {
         let show = || format!("mount {} over itself", cover.at.display());
         let copy = sys::clone_mount(&folder, true).with_context(show)?;
-        if cover.read_only {
-            sys::change_mount(&copy, read_only, false).with_context(show)?;
-        }
+        let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
+        let set = flag(cover.read_only, libc::MOUNT_ATTR_RDONLY) | flag(cover.no_execute, libc::MOUNT_ATTR_NOEXEC);
+        sys::change_mount(&copy, MountChange { set, ..MountChange::default() }, false).with_context(show)?;
         let place = sys::open_path_in_root(root, &cover.at).with_context(show)?;
         sys::cover(&place, &copy).with_context(show)?;
     }
@@ -140,15 +149,25 @@ mod tests {
         let root = sys::open_path(image.path()).unwrap();
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
         let whole = paths(&["/bin", "/usr/bin", "/lib", "/lib64", "/boot", "/sbin", "/usr/local/bin"]);
-        let found = find(&root, &SystemFolders { whole, alone: paths(&["/usr"]) }).unwrap();
-        let found: Vec<_> = found.iter().map(|c| (c.at.to_str().unwrap(), c.read_only)).collect();
+        let no_execute = paths(&["/tmp", "/usr/share/x", "/usr/bin/y", "/usr", "/opt"]);
+        let found = find(&root, &SystemFolders { whole, alone: paths(&["/usr"]), no_execute }).unwrap();
+        let (no_execute, found): (Vec<_>, Vec<_>) = found.iter().partition(|c| c.no_execute);
+        let told = |covers: &[&Cover]| -> Vec<(String, bool)> {
+            covers.iter().map(|c| (c.at.display().to_string(), c.read_only)).collect()
+        };
+        let folder = |at: &str, read_only| (at.to_owned(), read_only);
+        assert_eq!(
+            told(&no_execute),
+            [folder("/tmp", false), folder("/usr/share/x", false), folder("/usr/bin/y", true)]
+        );
+        let found = told(&found);
         let expected = [
-            ("/opt/lib", true),
-            ("/sbin", true),
-            ("/usr", true),
-            ("/usr/local", false),
-            ("/usr/share", false),
-            ("/usr/local/bin", true),
+            folder("/opt/lib", true),
+            folder("/sbin", true),
+            folder("/usr", true),
+            folder("/usr/local", false),
+            folder("/usr/share", false),
+            folder("/usr/local/bin", true),
         ];
         assert_eq!(found, expected);
     }

@@ -29,7 +29,7 @@ use crate::{id, observe, runtime_options, sys};
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
 /// Most of what an event says of changes: containerd keeps events in memory for whoever listens slowly.
-const MAX_EVENT_BYTES: usize = 4096;
+const MAX_EVENT_CHARACTERS: usize = 4096;
 
 /// Where systemd is asked to make cgroups (D-Bus specification, "Well-known Message Bus Instances").
 const SYSTEM_BUS: &str = "/var/run/dbus/system_bus_socket";
@@ -127,8 +127,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     }
     let changes: Vec<_> = container.admission.notes().iter().map(ToString::to_string).collect();
     if !changes.is_empty() {
-        let mut changes = changes.join("; ");
-        changes.truncate(changes.floor_char_boundary(MAX_EVENT_BYTES));
+        let changes = changes.join("; ").chars().take(MAX_EVENT_CHARACTERS).collect();
         shim.publisher.publish_for_admin(TIGHTENED, &decided(&container, Some(("changes", changes))));
     }
     shim.park(&container.id, launched.status);

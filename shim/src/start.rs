@@ -15,6 +15,7 @@ use containerd_shim_protos::protobuf::Message;
 
 use crate::launcher::{Program, read_bounded};
 use crate::runtime_options;
+use crate::sys::ignore;
 
 /// Set by containerd's CRI alone, never taken from a pod: its own sandbox id.
 const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
@@ -142,11 +143,21 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Opt
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    let child = command.spawn().context("start the shim")?;
-    // The shim must be a later victim of the OOM killer than what it serves.
-    containerd_shim::cgroup::adjust_oom_score(child.id()).context("set the shim's OOM score")?;
+    let mut child = command.spawn().context("start the shim")?;
+    let placed = place(child.id(), cgroup);
+    if placed.is_err() {
+        // Nobody would know of it.
+        ignore(child.kill().and_then(|()| child.wait()), "it has ended, then");
+    }
+    placed
+}
+
+/// Puts a shim where the node wants it.
+fn place(shim: u32, cgroup: Option<&str>) -> Result<()> {
+    // It must be a later victim of the OOM killer than what it serves.
+    containerd_shim::cgroup::adjust_oom_score(shim).context("set the shim's OOM score")?;
     cgroup.map_or(Ok(()), |path| {
-        crate::cgroup::add_to_existing(path, child.id()).with_context(|| format!("runtime options: ShimCgroup {path}"))
+        crate::cgroup::add_to_existing(path, shim).with_context(|| format!("runtime options: ShimCgroup {path}"))
     })
 }
 

@@ -140,6 +140,23 @@ mod tests {
     }
 
     #[test]
+    fn message_queues_are_granted_no_more_than_their_folder() {
+        let (dir, handle) = root(&["dev/mqueue/queue", "usr/file"]);
+        let at = dir.path().join("dev/mqueue/queue");
+        let may = |hidden: &[&str], no_write: &[&str]| {
+            let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+            let plan = LandlockPlan { hidden: paths(hidden), no_write: paths(no_write), ..plan(newest()) };
+            let ruleset = ruleset::build(&plan, handle.as_fd()).unwrap();
+            confined(&[&ruleset], || (!is_denied(fs::read(&at)), !is_denied(File::options().append(true).open(&at))))
+        };
+        assert_eq!(may(&[], &[]), (true, true));
+        for folder in ["/dev", "/dev/mqueue"] {
+            assert_eq!(may(&[folder], &[]), (false, false), "{folder} hidden");
+            assert_eq!(may(&[], &[folder]), (true, false), "{folder} not to be written to");
+        }
+    }
+
+    #[test]
     fn an_exec_has_less_than_its_container_and_never_more() {
         let (dir, handle) = root(&["run/secrets/token", "run/file", "usr/file", "dev/file", "data/file"]);
         let at = |name: &str| dir.path().join(name);

@@ -1,11 +1,19 @@
 //! The payload: which program, with which arguments and environment.
 
 use std::ffi::CString;
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, ResolveFlags, openat2};
+
+use crate::beneath::{self, HANDLE};
 use crate::failure::Mechanism;
 use crate::{Failure, sys};
+
+/// Links are followed, inside of the container's root.
+const LOOK: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// A program to run, as the hardened spec names it.
 #[derive(Debug, Clone)]
@@ -29,17 +37,25 @@ impl Payload {
     /// Looks whether the program is there, for whoever wants to know before the process executes it. To be called in
     /// the container's root; names are relative to `directory`.
     ///
+    /// The caller can look into processes that the container cannot, so no magic link of procfs is followed: the names
+    /// are the pod's, and `/proc/1/fd/N/..` must not tell it what the host has.
+    ///
     /// # Errors
     /// It does not exist. All else is for the process itself to find out, as its user.
     pub fn look_for(&self, directory: &Path) -> Result<(), Failure> {
-        match self.find(directory) {
+        let root = beneath::root().map_err(|e| Failure::new(Mechanism::Execve, "open /", e))?;
+        let look = |path: &Path| {
+            let file = openat2(&root, directory.join(path), HANDLE, Mode::empty(), LOOK)?;
+            File::from(file).metadata()
+        };
+        match self.find(look) {
             Err(failure) if failure.errno == libc::ENOENT => Err(failure),
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
     pub(crate) fn resolve(self) -> Result<Resolved, Failure> {
-        let name = self.find(Path::new(""))?;
+        let name = self.find(|path| std::fs::metadata(path))?;
         Ok(Resolved {
             path: c_string(name.clone())?,
             name,
@@ -49,7 +65,7 @@ impl Payload {
     }
 
     /// Finds the program: as it is where it has a slash, else along `PATH`.
-    fn find(&self, directory: &Path) -> Result<String, Failure> {
+    fn find(&self, look: impl Fn(&Path) -> io::Result<Metadata>) -> Result<String, Failure> {
         let program = self.arguments.first().cloned().unwrap_or_default();
         let path = self.environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
         let candidates: Vec<String> = if program.contains('/') {
@@ -59,7 +75,7 @@ impl Payload {
         };
         let mut denied = None;
         for candidate in candidates {
-            match std::fs::metadata(directory.join(&candidate)) {
+            match look(Path::new(&candidate)) {
                 Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => return Ok(candidate),
                 Ok(found) => {
                     let what = if found.is_file() { "is not executable" } else { "is not a file" };
@@ -128,6 +144,8 @@ mod tests {
         let look_for = |program: &str, at: &Path| Payload::new(vec![program.into()], Vec::new()).look_for(at);
         look_for("./plain", dir.path()).unwrap();
         assert_eq!(look_for("./plain", Path::new("/")).unwrap_err().errno, libc::ENOENT);
+        // Not a word on what lies behind another process's root or descriptors.
+        look_for("/proc/self/root/no-such", Path::new("/")).unwrap();
         let missing = resolve("no-such", "/bin").unwrap_err();
         insta::assert_snapshot!(missing, @r#"execve: "no-such": executable file not found in $PATH (/bin): No such file or directory (os error 2)"#);
     }

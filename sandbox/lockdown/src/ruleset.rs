@@ -81,7 +81,8 @@ pub(crate) fn build(plan: &LandlockPlan, root: BorrowedFd<'_>) -> Result<OwnedFd
     let nodes = if plan.device_nodes { rights.nodes } else { BitFlags::EMPTY };
     rules.grant_except(Path::new("/"), rights.write | nodes, &no_write)?;
     // Queues are files of the IPC namespace's own mount, of which this is the root: nothing leads up from there.
-    rules.grant(Path::new(QUEUES), rights.read | rights.write)?;
+    rules.grant_except(Path::new(QUEUES), rights.read, &hidden)?;
+    rules.grant_except(Path::new(QUEUES), rights.write, &no_write)?;
     for device in &plan.ioctl {
         rules.grant(device, rights.ioctl)?;
     }
@@ -207,7 +208,7 @@ impl Rules<'_> {
     /// Grants rights to all below a path but below `except`. A folder on the way there gets none
     /// itself, since what is granted to it is granted to all below: nothing can be made in it.
     fn grant_except(&mut self, path: &Path, rights: BitFlags<AccessFs>, except: &[PathBuf]) -> Result<(), Failure> {
-        if except.iter().any(|e| e == path) {
+        if except.iter().any(|e| path.starts_with(e)) {
             return Ok(());
         }
         if !except.iter().any(|e| e.starts_with(path)) {

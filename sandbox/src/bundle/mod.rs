@@ -276,8 +276,7 @@ pub struct SystemFolders {
     pub whole: Vec<PathBuf>,
     /// Themselves, and not the folders in them that are not among `whole`.
     pub alone: Vec<PathBuf>,
-    /// Folders from which nothing is executed, nor mapped as a program. Those that hold others of these lists are left
-    /// to Landlock.
+    /// With all below: nothing in them is executed, nor mapped as a program.
     pub no_execute: Vec<PathBuf>,
 }
 

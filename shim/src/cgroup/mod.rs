@@ -256,11 +256,7 @@ impl Cgroup {
         let now = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         for hierarchy in &found.all {
             for controller in hierarchy.name.split(',') {
-                // In /proc/self/cgroup, v2 is the hierarchy without a controller.
-                let place = now.lines().find_map(|line| {
-                    let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-                    controllers.split(',').any(|own| own == controller).then_some(path)
-                });
+                let place = place_in(&now, controller);
                 if place != Path::new("/").join(self.location()).to_str() {
                     bail!("{self}: this process is in {} of {controller:?} instead", place.unwrap_or("none"));
                 }
@@ -413,14 +409,19 @@ impl Cgroup {
     }
 }
 
+/// Where a process is in the hierarchy of a controller: cgroups(7), `/proc/PID/cgroup`. v2 is the hierarchy without one.
+fn place_in<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|own| own == controller).then_some(path)
+    })
+}
+
 /// The cgroup of a process in the first hierarchy, without its root; absent where it has ended.
 fn folder_of(pid: i32) -> Option<PathBuf> {
     let hierarchy = hierarchies().ok()?.all.first()?;
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = text.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        (controllers == hierarchy.name).then_some(path)
-    })?;
+    let path = place_in(&text, hierarchy.name.split(',').next()?)?;
     Some(Path::new(path).components().filter(is_name).collect())
 }
 

@@ -2,6 +2,7 @@
 //! be changed, and what lies beside them is the image's to write. From others nothing is executed: Landlock has no right
 //! for mmap(2), by which a dynamic loader executes.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,27 +41,27 @@ pub(super) fn find(root: &OwnedFd, folders: &SystemFolders) -> Result<Vec<Cover>
         }
         Ok(real)
     };
-    let (whole, alone) = (real(&folders.whole)?, real(&folders.alone)?);
-    let mut writable = Vec::new();
+    let alone = real(&folders.alone)?;
+    // By path: a folder comes before those in it.
+    let mut read_only: BTreeMap<PathBuf, bool> =
+        real(&folders.whole)?.into_iter().chain(alone.iter().cloned()).map(|at| (at, true)).collect();
     for folder in &alone {
-        writable.extend(folders_in(root, folder)?.into_iter().filter(|inner| !whole.contains(inner)));
+        for inner in folders_in(root, folder)? {
+            read_only.entry(inner).or_insert(false);
+        }
     }
-    let is_in = |path: &Path, folders: &[PathBuf]| folders.iter().any(|f| path.starts_with(f) && path != f.as_path());
-    // What lies in a folder that is writable again, and what does not.
-    let (inner, mut outer): (Vec<_>, Vec<_>) = whole.into_iter().chain(alone).partition(|path| is_in(path, &writable));
-    outer.sort();
-    // A folder comes before those in it, which are read-only with it.
-    outer.dedup_by(|inner, outer| inner.starts_with(outer));
-    let cover = |read_only| move |at| Cover { at, read_only, no_execute: false };
-    let mut covers: Vec<Cover> = outer.into_iter().map(cover(true)).collect();
-    covers.extend(writable.into_iter().map(cover(false)));
-    covers.extend(inner.into_iter().map(cover(true)));
-    for at in real(&folders.no_execute)? {
-        let around = covers.iter().filter(|cover| at.starts_with(&cover.at)).max_by_key(|c| c.at.as_os_str().len());
-        let read_only = around.is_some_and(|cover| cover.read_only);
-        // Over others it would hide them.
-        if !covers.iter().any(|cover| cover.at.starts_with(&at)) {
-            covers.push(Cover { at, read_only, no_execute: true });
+    let no_execute = real(&folders.no_execute)?;
+    for at in &no_execute {
+        let around = at.ancestors().find_map(|above| read_only.get(above)).copied().unwrap_or(false);
+        read_only.entry(at.clone()).or_insert(around);
+    }
+    let mut covers: Vec<Cover> = Vec::new();
+    for (at, read_only) in read_only {
+        let no_execute = no_execute.iter().any(|tree| at.starts_with(tree));
+        let around = covers.iter().rfind(|cover| at.starts_with(&cover.at));
+        // What lies in one with the same rights has them too.
+        if around.map_or((false, false), |cover| (cover.read_only, cover.no_execute)) != (read_only, no_execute) {
+            covers.push(Cover { at, read_only, no_execute });
         }
     }
     Ok(covers)
@@ -143,31 +144,29 @@ mod tests {
             ("/opt/lib/x", "lib64"),
             ("/", "boot"),
             ("/etc", "usr/etc"),
+            ("tmp/x", "libx32"),
         ] {
             symlink(target, image.path().join(link)).unwrap();
         }
         let root = sys::open_path(image.path()).unwrap();
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
-        let whole = paths(&["/bin", "/usr/bin", "/lib", "/lib64", "/boot", "/sbin", "/usr/local/bin"]);
-        let no_execute = paths(&["/tmp", "/usr/share/x", "/usr/bin/y", "/usr", "/opt"]);
+        let whole = paths(&["/bin", "/usr/bin", "/lib", "/lib64", "/libx32", "/boot", "/sbin", "/usr/local/bin"]);
+        let no_execute = paths(&["/tmp", "/usr/share/x", "/usr/bin/y", "/opt"]);
         let found = find(&root, &SystemFolders { whole, alone: paths(&["/usr"]), no_execute }).unwrap();
-        let (no_execute, found): (Vec<_>, Vec<_>) = found.iter().partition(|c| c.no_execute);
-        let told = |covers: &[&Cover]| -> Vec<(String, bool)> {
-            covers.iter().map(|c| (c.at.display().to_string(), c.read_only)).collect()
-        };
-        let folder = |at: &str, read_only| (at.to_owned(), read_only);
-        assert_eq!(
-            told(&no_execute),
-            [folder("/tmp", false), folder("/usr/share/x", false), folder("/usr/bin/y", true)]
-        );
-        let found = told(&found);
+        let found: Vec<_> = found.iter().map(|c| (c.at.to_str().unwrap(), c.read_only, c.no_execute)).collect();
         let expected = [
-            folder("/opt/lib", true),
-            folder("/sbin", true),
-            folder("/usr", true),
-            folder("/usr/local", false),
-            folder("/usr/share", false),
-            folder("/usr/local/bin", true),
+            ("/opt", false, true),
+            ("/opt/lib", true, true),
+            ("/sbin", true, false),
+            // A link of the image to what is in it does not keep a folder from being one without programs.
+            ("/tmp", false, true),
+            ("/tmp/x", true, true),
+            ("/usr", true, false),
+            ("/usr/bin/y", true, true),
+            ("/usr/local", false, false),
+            ("/usr/local/bin", true, false),
+            ("/usr/share", false, false),
+            ("/usr/share/x", false, true),
         ];
         assert_eq!(found, expected);
     }

@@ -159,10 +159,10 @@ impl Io {
                 .map_err(|e| failed(&e))
         };
         let from = open(false)?;
-        match (from.metadata().map_err(|e| failed(&e))?.file_type().is_fifo(), target) {
-            (true, _) => self.stdin_hold = Some(open(true)?),
-            (false, Target::File(_)) => {}
-            (false, Target::Fifo(_) | Target::None) => return Err(failed(&not_a_fifo())),
+        if from.metadata().map_err(|e| failed(&e))?.file_type().is_fifo() {
+            self.stdin_hold = Some(open(true)?);
+        } else if matches!(target, Target::Fifo(_)) {
+            return Err(failed(&not_a_fifo()));
         }
         self.stdin = Some(relay(Stream::new(from.into())?, Stream::new(to)?).abort_handle());
         Ok(())

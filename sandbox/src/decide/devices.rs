@@ -80,8 +80,8 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
             "give it a path of its own in /dev",
         ));
     }
-    let after_grants = request.device_rules.iter().skip_while(|rule| !rule.allow || rule.access == "m");
-    if after_grants.filter(|rule| !rule.allow).count() > 0 {
+    let mut after_grants = request.device_rules.iter().skip_while(|rule| !rule.allow || rule.access == "m");
+    if after_grants.any(|rule| !rule.allow) {
         violations.push(Violation::invalid(
             "linux.resources.devices",
             "a rule denies what one before it allows, and only lists of what is allowed are taken",

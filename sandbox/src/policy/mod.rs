@@ -296,11 +296,13 @@ impl Policy {
     }
 
     fn find(&self, name: &str, place: &Place) -> Result<&Profile, PolicyError> {
-        self.profile(name).ok_or_else(|| {
-            let near = nearest(name, self.profiles.keys().map(String::as_str));
-            let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
-            PolicyError::at(place, format!("there is no profile {name:?}{near}"))
-        })
+        self.profile(name).ok_or_else(|| PolicyError::at(place, self.no_profile(name)))
+    }
+
+    fn no_profile(&self, name: &str) -> String {
+        let near = nearest(name, self.profiles.keys().map(String::as_str));
+        let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+        format!("there is no profile {name:?}{near}")
     }
 
     /// The profile of that name.
@@ -320,9 +322,7 @@ impl Policy {
     /// There is no such profile.
     pub fn with_profile_for_all(mut self, name: &str) -> Result<Self, String> {
         if self.profile(name).is_none() {
-            let near = nearest(name, self.profiles.keys().map(String::as_str));
-            let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
-            return Err(format!("there is no profile {name:?}{near}"));
+            return Err(self.no_profile(name));
         }
         self.rules.clear();
         self.default = name.to_owned();

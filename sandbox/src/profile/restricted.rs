@@ -207,29 +207,6 @@ pub(super) const ALLOWED: &[Group] = &[
         rules: ALLOW,
     },
     Group {
-        reason: "who one is, and becoming it: without SETUID and SETGID nobody becomes anyone else, but shells and \
-                 servers set the ids that they have, and demand that it succeeds",
-        calls: &[
-            "capget",
-            "getegid",
-            "geteuid",
-            "getgid",
-            "getgroups",
-            "getresgid",
-            "getresuid",
-            "getuid",
-            "setfsgid",
-            "setfsuid",
-            "setgid",
-            "setregid",
-            "setresgid",
-            "setresuid",
-            "setreuid",
-            "setuid",
-        ],
-        rules: ALLOW,
-    },
-    Group {
         reason: "named pipes and sockets; s6 and valgrind make them",
         calls: &["mknod"],
         rules: &[

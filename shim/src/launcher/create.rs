@@ -84,9 +84,15 @@ pub(super) fn create(
     // Init exists, and is parked.
     let init = build(builder(placement)?, &request.state)?;
     let directory = &request.plan.cwd;
-    let covers = &covers;
-    let parts =
-        Parts { bundle: &bundle, directory, covers, volumes: &volumes, landlock: landlock.as_ref(), devices, sysctl };
+    let parts = Parts {
+        bundle: &bundle,
+        directory,
+        covers: &covers,
+        volumes: &volumes,
+        landlock: landlock.as_ref(),
+        devices,
+        sysctl,
+    };
     match finish(&init, parts, executor) {
         Ok(Finished { namespaces, ruleset, hidden }) => {
             Ok(Made { pid: init.pid, process: init.process, namespaces, ruleset, hidden })

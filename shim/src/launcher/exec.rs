@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use libcontainer::container::builder::ContainerBuilder;
-use nix::sys::prctl;
 
 use super::outcome::{Made, chain};
 use super::wire::{Exec, Request};
@@ -39,9 +38,8 @@ fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: 
     sys::join_namespace(init, flags).context("join the container's namespaces")?;
     if task.user_namespace {
         // libcontainer joins each namespace of init but this one, and would leave a root of the host in the
-        // container. From here on this process is nobody there, but still owns what root of the host does: nobody
-        // must look into it.
-        prctl::set_dumpable(false).context("make the launcher non-dumpable")?;
+        // container. From here on this process is nobody there, but still owns what root of the host does; nobody
+        // can look into it, since no launcher is dumpable.
         sys::join_namespace(init, libc::CLONE_NEWUSER).context("join the container's user namespace")?;
     }
     let pid = builder

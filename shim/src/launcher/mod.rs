@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
 use self::wire::{Answer, Descriptor, Descriptors, MAX_FRAME_BYTES, Request};
-use crate::cgroup::container_of as cgroup_of_container;
+use crate::cgroup::container_of;
 use crate::judged::identity;
 use crate::reaper::{Exit, Reaper};
 use crate::sys::{self, ignore};
@@ -111,7 +111,7 @@ pub(crate) async fn launch(
         Ok(answer) => answer,
         Err(error) => {
             ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may have ended, which is the error then");
-            let container = crate::launcher::tag(&request.namespace, &request.id, None);
+            let container = self::tag(&request.namespace, &request.id, None);
             end_all(&container, |found| found == tag).context(error.to_string())?;
             return Err(error);
         }
@@ -211,7 +211,7 @@ fn end_all(container: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
         // Before the look at it, so that both are of one process. What fails from here on has just ended, or is a
         // kernel's thread: no launcher.
         let Ok(process) = sys::pidfd(pid) else { continue };
-        if cgroup_of_container(pid).is_some_and(|found| found != container) {
+        if container_of(pid).is_some_and(|found| found != container) {
             continue;
         }
         let Ok(file) = File::open(entry.path().join("cmdline")) else { continue };

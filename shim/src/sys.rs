@@ -332,6 +332,33 @@ pub(crate) fn has_ended(process: &impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Ends this process when the other end of its pipe is closed, until it executes: `O_ASYNC` of fcntl(2).
+///
+/// By a handler: the first process of a pid namespace dies of no signal that it has none for.
+pub(crate) fn end_with(other_end: i32) -> io::Result<()> {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: allowed in a signal handler: signal-safety(7).
+        unsafe { libc::_exit(255) }
+    }
+    let handler: extern "C" fn(libc::c_int) = end;
+    // SAFETY: all zeros are no flags and an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as usize;
+    // SAFETY: `action` is whole, and its handler may be called at any time.
+    check(unsafe { libc::sigaction(libc::SIGIO, &raw const action, std::ptr::null_mut()) }.into())?;
+    // SAFETY: these take numbers only.
+    check(unsafe { libc::fcntl(other_end, libc::F_SETOWN, libc::getpid()) }.into())?;
+    // SAFETY: as above.
+    let flags = check(unsafe { libc::fcntl(other_end, libc::F_GETFL) }.into())? as libc::c_int;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(other_end, libc::F_SETFL, flags | libc::O_ASYNC) }.into())?;
+    // It may have been closed before.
+    let mut poll = libc::pollfd { fd: other_end, events: 0, revents: 0 };
+    // SAFETY: `poll` is one pollfd, and is waited for no time.
+    check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into())?;
+    if poll.revents == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPIPE)) }
+}
+
 /// A handle on a process that cannot be reused: pidfd_open(2).
 pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.

@@ -1,10 +1,12 @@
 //! When containerd, a shim or a launcher goes away.
 
 use anyhow::{Context, Result, ensure};
+use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, eventually, parent, processes};
 
 crate::tests!(
     a_shim_that_is_killed_is_cleaned_up,
+    a_parked_init_ends_with_its_shim,
     a_launcher_that_is_killed_leaves_nothing,
     containers_of_one_pod_share_a_shim,
     // Last: it restarts the daemon that the others use. libtest-mimic may run them beside each
@@ -31,6 +33,19 @@ fn a_shim_that_is_killed_is_cleaned_up(c: &Containerd) -> Result<()> {
     drop(running);
     c.nothing_left(&id)?;
     eventually("its socket is gone", || !socket.exists())
+}
+
+/// With containerd down nobody else would end it.
+fn a_parked_init_ends_with_its_shim(c: &Containerd) -> Result<()> {
+    let shim = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&["/bin/sleep", "1000"])?)?;
+    let id = shim.id().to_owned();
+    shim.create(None)?;
+    let init = i32::try_from(shim.pid()?)?;
+    ensure!(processes()?.get(&init).is_some_and(|line| line.contains(" launch ")), "{:?}", processes()?.get(&init));
+    kill(parent(init).context("parent")?);
+    eventually("init has ended", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
+    shim.abandon()?;
+    c.nothing_left(&id)
 }
 
 fn a_launcher_that_is_killed_leaves_nothing(c: &Containerd) -> Result<()> {

@@ -188,7 +188,8 @@ impl Executor for Sandboxed {
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The payload gets the spec's environment, in the spec's order; ours stays as it is.
-        Ok(())
+        // The payload gets the spec's environment, in the spec's order; ours stays as it is. This is the last that
+        // is called before init is parked, where libcontainer waits for the start and notices nothing else.
+        sys::end_with(self.status).map_err(|e| ExecutorSetEnvsError::Other(format!("end with the shim: {e}")))
     }
 }

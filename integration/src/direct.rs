@@ -11,8 +11,9 @@ use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
     CreateTaskRequest, DeleteRequest, KillRequest, Mount, ShutdownRequest, StartRequest, StateRequest, WaitRequest,
 };
-use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::context;
 use containerd_shim_protos::{Client, TaskClient};
 
@@ -53,6 +54,56 @@ impl<'a> Direct<'a> {
         config: &serde_json::Value,
         wrapper: &[&str],
     ) -> Result<Self> {
+        let mut direct = Self::prepare(containerd, binary, config, wrapper)?;
+        let answer = run(&mut direct.command("start"), b"", Duration::from_secs(20))?.ok()?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.stdout)?;
+        direct.connect(answer["address"].as_str().context("no address")?)?;
+        Ok(direct)
+    }
+
+    /// Starts the shim as containerd 2.3 does: by a message on standard input, with the runtime's options in it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn bootstrap(
+        containerd: &'a Containerd,
+        binary: &'a str,
+        config: &serde_json::Value,
+        options: Any,
+    ) -> Result<Self> {
+        let mut direct = Self::prepare(containerd, binary, config, &[])?;
+        let home = containerd.home();
+        let parameters = BootstrapParams {
+            instance_id: direct.id.clone(),
+            namespace: containerd.namespace().to_owned(),
+            containerd_version: "v2.3.4".to_owned(),
+            containerd_ttrpc_address: home.join("c.sock.ttrpc").display().to_string(),
+            containerd_grpc_address: home.join("c.sock").display().to_string(),
+            containerd_binary: home.join("bin/containerd").display().to_string(),
+            extensions: vec![Extension { value: MessageField::some(options), ..Extension::default() }],
+            ..BootstrapParams::default()
+        };
+        // It still says that it speaks the older dialect, for older shims.
+        let mut start = direct.command("start");
+        let answer =
+            run(start.env("MAX_SHIM_VERSION", "2"), &parameters.write_to_bytes()?, Duration::from_secs(20))?.ok()?;
+        let answer = BootstrapResult::parse_from_bytes(&answer.stdout).context("the answer of the start")?;
+        ensure!(answer.version == 3 && answer.protocol == "ttrpc", "{answer:?}");
+        direct.connect(&answer.address)?;
+        Ok(direct)
+    }
+
+    fn connect(&mut self, address: &str) -> Result<()> {
+        self.client = Some(TaskClient::new(Client::connect(address).context("connect to the shim")?));
+        Ok(())
+    }
+
+    fn prepare(
+        containerd: &'a Containerd,
+        binary: &'a str,
+        config: &serde_json::Value,
+        wrapper: &[&str],
+    ) -> Result<Self> {
         let id = containerd.id("direct");
         let bundle = containerd.home().join("bundles").join(&id);
         fs::create_dir_all(bundle.join("rootfs"))?;
@@ -65,12 +116,7 @@ impl<'a> Direct<'a> {
         // SAFETY: the path is NUL terminated.
         ensure!(unsafe { libc::mkfifo(log.as_ptr(), 0o600) } == 0, "mkfifo: {}", std::io::Error::last_os_error());
         let log = fs::File::options().read(true).write(true).open(bundle.join("log"))?;
-        let mut direct = Self { containerd, binary, wrapper, id, bundle, log, stdout: String::new(), client: None };
-        let answer = run(&mut direct.command("start"), b"", Duration::from_secs(20))?.ok()?;
-        let answer: serde_json::Value = serde_json::from_slice(&answer.stdout)?;
-        let address = answer["address"].as_str().context("no address")?;
-        direct.client = Some(TaskClient::new(Client::connect(address).context("connect to the shim")?));
-        Ok(direct)
+        Ok(Self { containerd, binary, wrapper, id, bundle, log, stdout: String::new(), client: None })
     }
 
     fn command(&self, action: &str) -> Command {

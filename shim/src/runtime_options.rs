@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{CodedInputStream, Message, rt};
+use containerd_shim_protos::protobuf::{CodedInputStream, rt};
 use hardened_node::policy_files;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
@@ -68,10 +68,10 @@ fn config_path(options: &Any) -> Result<String> {
     }
 }
 
-/// The cgroup that a shim is to be in, of what containerd writes to the standard input of its start.
-pub(crate) fn shim_cgroup(input: &[u8]) -> Option<String> {
-    let options = Any::parse_from_bytes(input).ok()?;
-    runc_options(options.type_url.rsplit('/').next()?, &options.value).filter(|cgroup| !cgroup.is_empty())
+/// The cgroup that a shim is to be in, of the options that containerd gives to its start.
+pub(crate) fn shim_cgroup(options: &[Any]) -> Option<String> {
+    let cgroup = |options: &Any| runc_options(options.type_url.rsplit('/').next()?, &options.value);
+    options.iter().find_map(cgroup).filter(|cgroup| !cgroup.is_empty())
 }
 
 /// Of options that are runc's and no more than what is taken of those, the shim's cgroup.
@@ -120,14 +120,14 @@ mod tests {
     #[test]
     fn the_shims_cgroup_is_read_from_what_its_start_gets() {
         let input = |kind: &str, value: &[u8]| {
-            let options = Any { type_url: kind.into(), value: value.to_vec(), ..Any::default() };
-            shim_cgroup(&options.write_to_bytes().unwrap())
+            let other = Any { type_url: "types.containerd.io/other".into(), ..Any::default() };
+            shim_cgroup(&[other, Any { type_url: kind.into(), value: value.to_vec(), ..Any::default() }])
         };
         assert_eq!(input("containerd.runc.v1.Options", b"\x1a\x02/a").as_deref(), Some("/a"));
         assert_eq!(input("containerd.linux.runc.CreateOptions", b"\x4a\x02/a").as_deref(), Some("/a"));
         assert_eq!(input("containerd.runc.v1.Options", b""), None);
         assert_eq!(input("runtimeoptions.v1.Options", b"\x1a\x02/a"), None);
-        assert_eq!(shim_cgroup(b"\xff"), None);
+        assert_eq!(shim_cgroup(&[]), None);
     }
 
     #[test]

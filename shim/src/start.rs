@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use containerd_shim::{Flags, StartOpts};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use crate::launcher::{Program, read_bounded};
 use crate::runtime_options;
@@ -45,10 +46,10 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Some(_) => Dialect::Bootstrap,
         None => dialect(std::env::var("MAX_SHIM_VERSION").ok().as_deref()),
     };
-    let options = options(flags, params);
+    let options = options(flags, params, &input);
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
     let address = options.socket_address(&group);
-    let cgroup = runtime_options::shim_cgroup(&input);
+    let cgroup = runtime_options::shim_cgroup(&options.extensions);
     ensure_serving(flags, &options, &address, cgroup.as_deref())?;
     // containerd 1.6 reads it after a restart; newer ones keep a file of their own.
     fs::write("address", &address).context("write the address file")?;
@@ -79,7 +80,7 @@ fn dialect(most: Option<&str>) -> Dialect {
     }
 }
 
-fn options(flags: &Flags, params: Option<BootstrapParams>) -> StartOpts {
+fn options(flags: &Flags, params: Option<BootstrapParams>, input: &[u8]) -> StartOpts {
     params.map(StartOpts::from).unwrap_or_else(|| StartOpts {
         id: flags.id.clone(),
         publish_binary: flags.publish_binary.clone(),
@@ -87,6 +88,8 @@ fn options(flags: &Flags, params: Option<BootstrapParams>) -> StartOpts {
         ttrpc_address: std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{}.ttrpc", flags.address)),
         namespace: flags.namespace.clone(),
         debug: flags.debug,
+        // Before 2.3 the runtime's options are the whole input.
+        extensions: Any::parse_from_bytes(input).into_iter().collect(),
         ..StartOpts::default()
     })
 }
@@ -182,8 +185,6 @@ fn answer(dialect: &Dialect, address: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
-
     use super::*;
 
     fn flags() -> Flags {

@@ -1,5 +1,7 @@
 //! The Task service, called directly: what `ctr` does not ask for.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
     ConnectRequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, ResizePtyRequest,
@@ -11,7 +13,7 @@ use containerd_shim_protos::ttrpc::{self, Code, context};
 use containerd_shim_protos::types::task::Status;
 use containerd_shim_protos::{Client, TaskClient};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in};
+use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in, parent};
 
 crate::tests!(
     connect_names_shim_and_task,
@@ -23,6 +25,7 @@ crate::tests!(
     a_bundle_that_is_missing_or_broken_is_told_of,
     a_call_that_its_client_gives_up_is_done_all_the_same,
     what_cannot_execute_is_told_of_as_soon_as_it_is_known,
+    a_newer_containerd_starts_a_shim_in_the_cgroup_that_it_names,
 );
 
 fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
@@ -260,4 +263,31 @@ fn what_cannot_execute_is_told_of_as_soon_as_it_is_known(c: &Containerd) -> Resu
     ensure!(state.status.enum_value() == Ok(Status::STOPPED), "{state:?}");
     direct.give_up()?;
     c.nothing_left(&id)
+}
+
+/// containerd 2.3, of which no Debian has a package yet.
+fn a_newer_containerd_starts_a_shim_in_the_cgroup_that_it_names(c: &Containerd) -> Result<()> {
+    let config = c.spec(&["/bin/sleep", "1000"])?;
+    let path = format!("/{}/shims", c.namespace());
+    // containerd.runc.v1.Options with shim_cgroup, its field 3.
+    let options = |path: &str| Any {
+        type_url: "containerd.runc.v1.Options".to_owned(),
+        value: [&[0x1a, u8::try_from(path.len()).unwrap_or_default()], path.as_bytes()].concat(),
+        ..Any::default()
+    };
+    let missing = Direct::bootstrap(c, "containerd-shim-hardened-v1", &config, options("/no/such"));
+    let error = format!("{:#}", missing.err().context("a shim without its cgroup")?);
+    ensure!(error.contains("ShimCgroup /no/such: there is no such cgroup"), "{error}");
+
+    let root = if has_cgroup_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+    let cgroup = Path::new(root).join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(&cgroup)?;
+    let shim = Direct::bootstrap(c, "containerd-shim-hardened-v1", &config, options(&path))?;
+    shim.create_and_start(None)?;
+    let init = i32::try_from(shim.pid()?)?;
+    let of_shim = parent(init).context("parent")?;
+    ensure!(cgroup_of(of_shim, "memory")? == cgroup, "{:?}", cgroup_of(of_shim, "memory")?);
+    ensure!(cgroup_of(init, "memory")? != cgroup, "the container is in the shims' cgroup");
+    shim.end()?;
+    eventually("the shims' cgroup is empty", || std::fs::remove_dir(&cgroup).is_ok())
 }

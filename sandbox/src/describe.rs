@@ -71,6 +71,11 @@ impl Sandbox {
         let rows = [
             ("capabilities", self.capabilities.to_string()),
             ("calls of other ABIs", format!("{:?}", self.filter.foreign())),
+            ("denied calls are told", yes_no(self.explained)),
+            (
+                "quiet calls",
+                list(&mut self.quiet.iter().filter_map(|n| self.filter.arch().name(*n)).map(str::to_owned)),
+            ),
             ("Landlock", yes_no(self.landlock)),
             ("privileged", yes_no(self.is_open())),
             ("read-only root", yes_no(self.read_only_root)),

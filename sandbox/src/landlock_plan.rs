@@ -13,6 +13,8 @@ use crate::sandbox::{ExecRules, Sandbox};
 pub struct LandlockPlan {
     /// The kernel's ABI that the decision was made for; every right that it knows is handled.
     pub abi: u32,
+    /// The kernel's audit log is told what is denied: `LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`, where the ABI has it.
+    pub log: bool,
     /// Trees in which nothing can be written, whatever is mounted there. The launcher puts here, and in
     /// `no_execute`, where it has mounted volumes.
     pub no_write: Vec<PathBuf>,
@@ -57,6 +59,8 @@ impl LandlockPlan {
         };
         Self {
             abi: kernel.landlock_abi,
+            // For the policy to say.
+            log: false,
             no_write: sandbox.no_write.iter().cloned().chain(read_only_slaves(mounts)).collect(),
             no_execute,
             device_nodes: CapabilitySet::of(&["MKNOD"]).is_subset(sandbox.capabilities),

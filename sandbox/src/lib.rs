@@ -15,6 +15,7 @@
 pub mod bundle;
 pub mod capability;
 mod decide;
+mod denial;
 mod describe;
 mod device_filter;
 mod feature;
@@ -30,6 +31,7 @@ mod placement;
 mod plan;
 pub mod policy;
 pub mod profile;
+pub mod record;
 mod refusal;
 mod request;
 mod sandbox;
@@ -39,6 +41,7 @@ pub use decide::{
     ANNOTATIONS, Admission, ExecAdmission, PROFILE_ANNOTATION, UserNamespace, decide, folder_of_volumes, judge,
     sources_to_locate,
 };
+pub use denial::{Explanation, telling_argument};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};

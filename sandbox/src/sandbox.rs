@@ -27,6 +27,10 @@ pub struct Sandbox {
     pub(crate) capabilities: CapabilitySet,
     /// System calls.
     pub(crate) filter: Filter,
+    /// Denied calls are told of. It takes nothing away, and gives nothing.
+    pub(crate) explained: bool,
+    /// Calls that are not told of.
+    pub(crate) quiet: BTreeSet<u32>,
     /// File rights by Landlock; without, a process may mount.
     pub(crate) landlock: bool,
     /// The image's system folders may be changed, as their modes say.
@@ -164,6 +168,8 @@ impl Sandbox {
             names: [name.to_owned()].into(),
             capabilities,
             filter,
+            explained: true,
+            quiet: BTreeSet::new(),
             landlock: true,
             system_writable: true,
             execute_from_writable: true,
@@ -198,6 +204,8 @@ impl Sandbox {
             names: &self.names | &other.names,
             capabilities: self.capabilities.meet(other.capabilities),
             filter: if self.filter == other.filter { self.filter.clone() } else { self.filter.meet(&other.filter) },
+            explained: self.explained && other.explained,
+            quiet: &self.quiet | &other.quiet,
             landlock: self.landlock || other.landlock,
             system_writable: self.system_writable && other.system_writable,
             execute_from_writable: self.execute_from_writable && other.execute_from_writable,

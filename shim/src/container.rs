@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::cgroup::Cgroup;
 use crate::events::{Publisher, timestamp};
+use crate::explain::Denials;
 use crate::fault::{Fault, Result};
 use crate::oom;
 use crate::process::{Phase, Process};
@@ -71,6 +72,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// What init was made in, and what its execs have of it.
     pub(crate) made: Made,
+    pub(crate) denials: Denials,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     paused: AtomicBool,
     launching: AtomicUsize,
@@ -78,6 +80,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    #[expect(clippy::too_many_arguments, reason = "each is what one step of a create has made")]
     pub(crate) fn new(
         id: String,
         bundle: String,
@@ -86,6 +89,7 @@ impl Container {
         cgroup: Cgroup,
         init: Arc<Process>,
         made: Made,
+        denials: Denials,
     ) -> Self {
         Self {
             id,
@@ -95,6 +99,7 @@ impl Container {
             cgroup,
             init,
             made,
+            denials,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             launching: AtomicUsize::new(0),
@@ -178,6 +183,7 @@ impl Container {
             let is_init = process.exec_id.is_empty();
             if is_init {
                 container.end_execs().await;
+                container.tell_last_denial(exit);
             }
             process.settled().await;
             let started = process.phase() == Phase::Running;
@@ -194,6 +200,18 @@ impl Container {
                 });
             }
         });
+    }
+
+    /// A container that ends shortly after a denial may have ended of it.
+    fn tell_last_denial(&self, exit: Exit) {
+        if let Some(denial) = self.denials.close() {
+            log::warn!(
+                "container {} ended with status {} shortly after it was denied {denial}; `hardenctl why {}` has all of it",
+                self.id,
+                exit.status,
+                self.admission.identity().pod.as_deref().unwrap_or(&self.id)
+            );
+        }
     }
 
     /// Sees the execs out once init is gone.

@@ -15,6 +15,7 @@ use hardened_sandbox::{Admission, KernelSupport, Request, UserNamespace, decide}
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
 use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED, TIGHTENED};
+use crate::explain::Denials;
 use crate::fault::{Fault, Result};
 use crate::launcher::wire::{self, Descriptor, Descriptors, RootfsMount, Task};
 use crate::launcher::{self, Launched};
@@ -92,6 +93,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let own_pid_namespace = admission.bundle().makes(NamespaceKind::Pid);
     let made =
         Made { own_pid_namespace, namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
+    let denials = Denials::new(shim.pod.clone(), &shim.namespace, &request.id, &admission);
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),
@@ -100,6 +102,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         cgroup,
         Arc::clone(&init),
         made,
+        denials,
     ));
     container.watch_oom(&shim.publisher);
     shim.publisher.publish(&TaskCreate {

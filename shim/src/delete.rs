@@ -78,7 +78,10 @@ fn kill_init(record: &InitRecord) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 
     use super::*;
 
@@ -88,7 +91,11 @@ mod tests {
         let socket = bundle.path().join("socket");
         std::fs::write(bundle.path().join("address"), format!("unix://{}", socket.display())).unwrap();
         for _ in 0..200 {
-            drop(UnixListener::bind(&socket).unwrap());
+            // Never one that listens: a process that another test forks holds it open for a moment.
+            let stale =
+                nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            nix::sys::socket::bind(stale.as_raw_fd(), &UnixAddr::new(&socket).unwrap()).unwrap();
+            drop(stale);
             std::thread::scope(|scope| {
                 let deletes: Vec<_> = (0..4).map(|_| scope.spawn(|| remove_stale_socket(bundle.path()))).collect();
                 deletes.into_iter().for_each(|delete| delete.join().unwrap().unwrap());

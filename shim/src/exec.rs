@@ -5,10 +5,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use containerd_shim_protos::api::ExecProcessRequest;
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
+use hardened_sandbox::record::ExecEvent;
 use hardened_sandbox::{ExecAdmission, ProcessRequest};
 
 use crate::container::Container;
 use crate::create::launch_with_streams;
+use crate::explain;
 use crate::fault::{Fault, Result};
 use crate::id;
 use crate::launcher;
@@ -142,7 +144,12 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         ignore(process.signal(libc::SIGKILL), "it has ended, then");
         return Err(stopped());
     }
-    launcher::executed(launched.status).await.map_err(|error| {
+    let explained = |listener| {
+        let executable = admission.process().args.first().cloned().unwrap_or_default();
+        let event = ExecEvent { exec_id: process.exec_id.clone(), executable_name: executable };
+        explain::supervise(container, Some(event), admission.plan().seccomp.clone(), listener);
+    };
+    launcher::executed(launched.status, explained).await.map_err(|error| {
         ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");
         not_started("exec", &error)
     })

@@ -13,6 +13,7 @@ mod create;
 mod delete;
 mod events;
 mod exec;
+mod explain;
 mod fault;
 mod id;
 mod info;

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::container::Container;
 use crate::events::Publisher;
+use crate::explain::Pod;
 use crate::fault::{Fault, Result};
 use crate::launcher::Program;
 use crate::reaper::Reaper;
@@ -22,6 +23,8 @@ pub(crate) struct Shim {
     pub(crate) program: Program,
     pub(crate) reaper: Reaper,
     pub(crate) publisher: Publisher,
+    /// What its containers share.
+    pub(crate) pod: Pod,
     tables: Mutex<Tables>,
     pub(crate) shutdown: Notify,
     counter: AtomicU64,
@@ -32,7 +35,7 @@ pub(crate) struct Tables {
     pub(crate) containers: HashMap<String, Arc<Container>>,
     /// Containers that are being created.
     pub(crate) creating: Vec<String>,
-    /// Status pipes of parked inits, by container.
+    /// Status sockets of parked inits, by container.
     pub(crate) parked: HashMap<String, OwnedFd>,
     /// Execs that may run and have not started, by container and exec.
     pub(crate) admitted: HashMap<(String, String), ExecAdmission>,
@@ -52,6 +55,7 @@ impl Shim {
             program,
             reaper,
             publisher,
+            pod: Pod::default(),
             tables: Mutex::default(),
             shutdown: Notify::new(),
             counter: AtomicU64::new(0),

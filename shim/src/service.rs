@@ -22,7 +22,7 @@ use crate::events::timestamp;
 use crate::fault::{Fault, Result};
 use crate::process::Phase;
 use crate::registry::Shim;
-use crate::{create, exec, launcher, metrics, sys};
+use crate::{create, exec, explain, launcher, metrics, sys};
 
 /// How long the end of an init that could not be started is waited for.
 const END_OF_INIT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Shim {
         Ok(StartResponse { pid: process.pid_u32(), ..StartResponse::default() })
     }
 
-    async fn start_init(&self, container: &Container) -> Result<()> {
+    async fn start_init(&self, container: &Arc<Container>) -> Result<()> {
         let init = &container.init;
         init.begin_start()?;
         let parked = self.tables().parked.remove(&container.id);
@@ -65,7 +65,14 @@ impl Shim {
             container.state.mark_running(&container.id)?;
             create::release(&container.state, &container.id).await?;
             match parked {
-                Some(status) => launcher::executed(status).await.map_err(|e| exec::not_started("init", &e)),
+                Some(status) => {
+                    let program = &container.admission.plan().seccomp;
+                    launcher::executed(status, |listener| {
+                        explain::supervise(container, None, program.clone(), listener)
+                    })
+                    .await
+                    .map_err(|e| exec::not_started("init", &e))
+                }
                 None => Err(Fault::state("the container was started before")),
             }
         };

@@ -9,12 +9,68 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use hardened_node::paths::open_without_links;
+use hardened_sandbox::seccomp::Call;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What of a listener is ready: `POLLIN` for a call that waits, `POLLHUP` once the last process of its filter has ended.
+/// Nothing is waited for.
+pub(crate) fn ready(listener: &impl AsFd) -> io::Result<libc::c_short> {
+    let mut poll = libc::pollfd { fd: listener.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: `poll` is one pollfd.
+    check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into())?;
+    Ok(poll.revents)
+}
+
+/// A denied call that waits for its answer: seccomp_unotify(2).
+#[derive(Debug)]
+pub(crate) struct Notification {
+    id: u64,
+    /// The caller, in this process's pid namespace; 0 where it is not in it.
+    pub(crate) pid: u32,
+    pub(crate) call: Call,
+}
+
+/// Receives a call that waits: `SECCOMP_IOCTL_NOTIF_RECV`. It blocks where there is none ([`ready`]).
+pub(crate) fn receive_call(listener: &impl AsFd) -> io::Result<Notification> {
+    // SAFETY: all zeros are what the kernel asks for.
+    let mut received: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let listener = listener.as_fd().as_raw_fd();
+    // SAFETY: the request's number has the size of the struct that is written to.
+    check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut received) }.into())?;
+    let libc::seccomp_data { nr, arch, args, .. } = received.data;
+    Ok(Notification { id: received.id, pid: received.pid, call: Call { number: nr as u32, arch, arguments: args } })
+}
+
+/// Fails a call with an errno: `SECCOMP_IOCTL_NOTIF_SEND`. There is no way to let it run.
+pub(crate) fn fail_call(listener: &impl AsFd, notification: &Notification, errno: u16) -> io::Result<()> {
+    let mut answer =
+        libc::seccomp_notif_resp { id: notification.id, val: 0, error: -libc::c_int::from(errno), flags: 0 };
+    let listener = listener.as_fd().as_raw_fd();
+    // SAFETY: the request's number has the size of the struct, which is whole.
+    check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) }.into()).map(drop)
+}
+
+/// Whether a call still waits, so that its caller's pid is no other's by now: `SECCOMP_IOCTL_NOTIF_ID_VALID`.
+pub(crate) fn still_waits(listener: &impl AsFd, notification: &Notification) -> bool {
+    let listener = listener.as_fd().as_raw_fd();
+    // SAFETY: the request takes a number by its address.
+    unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const notification.id) == 0 }
+}
+
+/// Has callers and this process wake each other on one processor: `SECCOMP_IOCTL_NOTIF_SET_FLAGS`, Linux 6.6. Elsewhere
+/// it takes longer.
+pub(crate) fn wake_on_the_same_processor(listener: &impl AsFd) -> io::Result<()> {
+    /// `SECCOMP_IOW(4, __u64)` and `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`, linux/seccomp.h.
+    const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+    const SYNC_WAKE_UP: u64 = 1;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, listener.as_fd().as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) }).map(drop)
 }
 
 /// Closes descriptors, from the first to the last: close_range(2).

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -257,6 +258,8 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let payload = Payload::new(vec![script.display().to_string()], vec!["HOME=/".to_owned()]);
     let (mut reader, mut writer) = std::io::pipe()?;
+    // Takes the filter's listener, and does not answer: nothing is denied before the end.
+    let (_supervisor, supervised) = std::os::unix::net::UnixStream::pair()?;
     // SAFETY: this program has one thread now, so the child may run any code.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -266,7 +269,7 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
         let run = || {
             let ruleset = plan.landlock.as_ref().map(lockdown::build_ruleset).transpose()?;
             let placement = Placement::of_exec(lockdown::own_namespaces()?);
-            Ok::<_, lockdown::Failure>(lockdown::run(&plan, &placement, ruleset, payload))
+            Ok::<_, lockdown::Failure>(lockdown::run(&plan, &placement, ruleset, payload, supervised.as_fd()))
         };
         let failure = run().unwrap_or_else(|failure| failure);
         let elapsed = begin.elapsed().as_secs_f64() * 1e6;

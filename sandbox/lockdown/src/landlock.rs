@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use hardened_sandbox::landlock_plan::ExecRestriction;
+use hardened_sandbox::landlock_plan::{ExecRestriction, LandlockPlan};
 
 use crate::failure::Mechanism;
 use crate::{Failure, ruleset, sys};
@@ -16,19 +16,19 @@ const LOG_NEW_EXEC_ON: u32 = 1 << 1;
 
 /// A descriptor is enough: its rules are the files that were granted when the ruleset was made, whatever
 /// the container calls them by now.
-pub(crate) fn restrict(abi: u32, ruleset: OwnedFd, exec: Option<&ExecRestriction>) -> Result<(), Failure> {
-    let narrower = exec.map(|exec| ruleset::build_for_exec(exec, abi)).transpose()?;
-    enforce(abi, &ruleset, "the container's ruleset")?;
+pub(crate) fn restrict(plan: &LandlockPlan, ruleset: OwnedFd, exec: Option<&ExecRestriction>) -> Result<(), Failure> {
+    let narrower = exec.map(|exec| ruleset::build_for_exec(exec, plan.abi)).transpose()?;
+    let flags = if plan.log && plan.abi >= LOGGING_ABI { LOG_NEW_EXEC_ON } else { 0 };
+    enforce(&ruleset, flags, "the container's ruleset")?;
     match narrower {
-        Some(ruleset) => enforce(abi, &ruleset, "the exec's ruleset"),
+        Some(ruleset) => enforce(&ruleset, flags, "the exec's ruleset"),
         None => Ok(()),
     }
 }
 
 /// There is no read-back, and no need for one: landlock_restrict_self(2) has no partial success. It
 /// takes a ruleset as a whole, and whatever could not be a part of it has failed when it was made.
-fn enforce(abi: u32, ruleset: &OwnedFd, what: &str) -> Result<(), Failure> {
-    let flags = if abi >= LOGGING_ABI { LOG_NEW_EXEC_ON } else { 0 };
+fn enforce(ruleset: &OwnedFd, flags: u32, what: &str) -> Result<(), Failure> {
     sys::landlock_restrict_self(ruleset.as_fd(), flags)
         .map_err(|e| Failure::new(Mechanism::Landlock, format!("enforce {what}"), e))
 }
@@ -39,8 +39,6 @@ mod tests {
     use std::io;
     use std::path::{Path, PathBuf};
 
-    use hardened_sandbox::landlock_plan::LandlockPlan;
-
     use super::*;
     use crate::beneath;
 
@@ -48,6 +46,7 @@ mod tests {
     fn plan(abi: u32) -> LandlockPlan {
         LandlockPlan {
             abi,
+            log: false,
             no_write: vec!["/usr".into()],
             no_execute: Vec::new(),
             device_nodes: false,
@@ -71,7 +70,7 @@ mod tests {
         let run = || {
             sys::set_no_new_privs().unwrap();
             for ruleset in rulesets {
-                enforce(newest(), ruleset, "a ruleset").unwrap();
+                enforce(ruleset, 0, "a ruleset").unwrap();
             }
             work()
         };

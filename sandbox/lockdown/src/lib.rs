@@ -27,7 +27,7 @@ mod program;
 mod ruleset;
 mod sys;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use caps::CapSet;
 
@@ -45,16 +45,23 @@ pub use sys::{exit, landlock_abi};
 /// Locks the calling process down and runs the payload in it. Comes back only with a failure.
 ///
 /// `ruleset` is the container's, as [`build_ruleset`] made it; absent exactly where the plan has no
-/// Landlock. The caller must be single-threaded: capabilities, Landlock and seccomp are per thread.
+/// Landlock. `supervisor` is a socket, to which goes the listener of a filter whose denials are explained. The caller
+/// must be single-threaded: capabilities, Landlock and seccomp are per thread.
 #[must_use = "coming back is a failure"]
-pub fn run(plan: &LockdownPlan, placement: &Placement, ruleset: Option<OwnedFd>, payload: Payload) -> Failure {
+pub fn run(
+    plan: &LockdownPlan,
+    placement: &Placement,
+    ruleset: Option<OwnedFd>,
+    payload: Payload,
+    supervisor: BorrowedFd<'_>,
+) -> Failure {
     let filtered = Unconfined { plan }
         .verify_place(placement)
         .and_then(Placed::set_no_new_privs)
         .and_then(NoNewPrivs::drop_capabilities)
         .and_then(CapabilitiesDropped::label)
         .and_then(|labelled| labelled.restrict_files(ruleset))
-        .and_then(|landlocked| landlocked.filter(payload));
+        .and_then(|landlocked| landlocked.filter(payload, supervisor));
     match filtered {
         Ok(filtered) => filtered.execute(),
         Err(failure) => failure,
@@ -195,7 +202,7 @@ impl<'a> Labelled<'a> {
     /// those that an exec is denied beyond its container's rules.
     fn restrict_files(self, ruleset: Option<OwnedFd>) -> Result<Landlocked<'a>, Failure> {
         match (&self.plan.landlock, ruleset) {
-            (Some(plan), Some(ruleset)) => landlock::restrict(plan.abi, ruleset, self.plan.exec.as_ref())?,
+            (Some(plan), Some(ruleset)) => landlock::restrict(plan, ruleset, self.plan.exec.as_ref())?,
             // Absent only where a rule of the node lets a privileged container through.
             (None, None) if self.plan.exec.is_none() => {}
             (Some(_), None) | (None, _) => {
@@ -215,13 +222,22 @@ struct Landlocked<'a> {
 impl Landlocked<'_> {
     /// Everything about the payload that needs system calls is done before the filter is on:
     /// looking up `HOME` and finding the program.
-    fn filter(self, mut payload: Payload) -> Result<Filtered, Failure> {
+    fn filter(self, mut payload: Payload, supervisor: BorrowedFd<'_>) -> Result<Filtered, Failure> {
         if let Some(uid) = self.plan.home {
             payload.set_home(&home::of(uid));
         }
         let payload = payload.resolve()?;
         sys::reset_signals().map_err(|e| Failure::new(Mechanism::Execve, "reset signals", e))?;
-        sys::load_filter(&self.plan.seccomp).map_err(|e| Failure::new(Mechanism::Seccomp, "load the filter", e))?;
+        let program = &self.plan.seccomp;
+        // Without a listener, on an older kernel say, the same is denied, and nobody is told.
+        let listener = if program.explains() { sys::load_explained_filter(program).ok() } else { None };
+        match listener {
+            // From here on a call that is denied waits for the supervisor: the plan was made so that none of these is.
+            Some(listener) => sys::send_descriptor(supervisor, listener.as_fd())
+                .map_err(|e| Failure::new(Mechanism::Seccomp, "hand the filter's listener to the supervisor", e))?,
+            None => sys::load_filter(&program.unexplained())
+                .map_err(|e| Failure::new(Mechanism::Seccomp, "load the filter", e))?,
+        }
         Ok(Filtered { payload })
     }
 }

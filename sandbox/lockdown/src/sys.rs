@@ -58,6 +58,17 @@ pub(crate) fn reset_signals() -> io::Result<()> {
 
 /// `seccomp(SECCOMP_SET_MODE_FILTER)`. The kernel logs what it kills, and nothing else.
 pub(crate) fn load_filter(program: &Program) -> io::Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+/// The same for a program that asks a supervisor: the listener by which it answers (Linux 5.0), and whom a call that
+/// it has received waits for, whatever signals come, but for those that kill (Linux 5.19).
+pub(crate) fn load_explained_filter(program: &Program) -> io::Result<OwnedFd> {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    set_filter(program, flags).map(adopt)
+}
+
+fn set_filter(program: &Program, flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let mut code: Vec<libc::sock_filter> =
         program.instructions().iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let Ok(len) = u16::try_from(code.len()) else {
@@ -67,7 +78,34 @@ pub(crate) fn load_filter(program: &Program) -> io::Result<()> {
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: `program` points to `len` instructions that outlive the call; the kernel copies and
     // checks them.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
+}
+
+/// Sends a descriptor, with a byte: unix(7), `SCM_RIGHTS`. One system call, and no memory that is not there.
+pub(crate) fn send_descriptor(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    /// `struct cmsghdr` with one descriptor.
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        descriptor: libc::c_int,
+    }
+    // SAFETY: all zeros are a valid header, in which some C libraries have padding.
+    let mut control: Control = unsafe { std::mem::zeroed() };
+    control.header.cmsg_len = (std::mem::offset_of!(Control, descriptor) + size_of::<libc::c_int>()) as _;
+    control.header.cmsg_level = libc::SOL_SOCKET;
+    control.header.cmsg_type = libc::SCM_RIGHTS;
+    control.descriptor = descriptor.as_raw_fd();
+    let mut byte = [1u8];
+    let mut buffer = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+    // SAFETY: all zeros are a message without name, data and control.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut buffer;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    // SAFETY: the message, its buffer and its control are whole, and outlive the call.
+    let sent = unsafe { libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    check(sent).map(drop)
 }
 
 /// `execve(2)`; comes back only with an error.

@@ -1,25 +1,27 @@
 //! The effective sandbox: node's profile ∧ profile that the pod asks for ∧ what the spec itself asks for.
 
 use super::annotation;
+use crate::denial::Source;
 use crate::identity::{Identity, Kind};
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI, PORTS_LANDLOCK_ABI};
-use crate::policy::Policy;
+use crate::policy::{Policy, Profile};
 use crate::profile::BuiltIn;
 use crate::refusal::Violation;
 use crate::request::Request;
 use crate::sandbox::Sandbox;
 use crate::seccomp::Filter;
 
-/// The node's profile, met with the pod's wishes and with the spec's own filter.
+/// The node's profile, met with the pod's wishes and with the spec's own filter; and the filters of each.
 pub(crate) fn effective(
     request: &Request,
     identity: &Identity,
-    profile: &Sandbox,
+    profile: &Profile,
     policy: &Policy,
     kernel: &KernelSupport,
     violations: &mut Vec<Violation>,
-) -> Sandbox {
-    let mut sandbox = profile.clone();
+) -> (Sandbox, Vec<(Source, Filter)>) {
+    let mut sandbox = profile.sandbox().clone();
+    let mut filters = vec![(Source::Profile(profile.name().to_owned()), sandbox.filter.clone())];
     let arch = sandbox.filter.arch();
     if identity.kind == Some(Kind::Sandbox) {
         // What a privileged pod's sandbox asks for is taken away from it, not refused: nothing of
@@ -29,9 +31,16 @@ pub(crate) fn effective(
         sandbox.host_namespaces.extend(policy.host_namespaces_of_pod(identity));
     }
     sandbox = annotation::tighten(sandbox, &request.annotations, policy, violations);
+    let asked_for = request.annotations.get(annotation::PROFILE_ANNOTATION).and_then(|name| policy.profile(name));
+    if let Some(asked_for) = asked_for {
+        filters.push((Source::Annotation(asked_for.name().to_owned()), asked_for.sandbox().filter.clone()));
+    }
     if let Some(profile) = &request.seccomp {
         match Filter::from_oci(profile, arch) {
-            Ok(filter) => sandbox = sandbox.filtered(&filter),
+            Ok(filter) => {
+                sandbox = sandbox.filtered(&filter);
+                filters.push((Source::Pod, filter));
+            }
             Err(error) => violations.push(
                 Violation::invalid(
                     "linux.seccomp",
@@ -43,7 +52,7 @@ pub(crate) fn effective(
         }
     }
     check_kernel(&sandbox, identity, policy, kernel, violations);
-    sandbox
+    (sandbox, filters)
 }
 
 /// What the node's kernel must have for this sandbox.

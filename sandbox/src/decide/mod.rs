@@ -16,6 +16,7 @@ mod user_namespace;
 use oci_spec::runtime::Spec;
 
 use crate::bundle::{Bundle, CgroupPath};
+use crate::denial::{Operand, can_be_explained};
 use crate::feature::Feature;
 use crate::identity::Identity;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
@@ -28,7 +29,7 @@ use crate::profile;
 use crate::refusal::{Note, Refusal, Violation};
 use crate::request::{ProcessRequest, Request};
 use crate::sandbox::Sandbox;
-use crate::seccomp::{Filter, Program};
+use crate::seccomp::{CompileError, Filter, Program};
 
 pub use self::annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
 pub use self::host_paths::{folder_of_volumes, sources_to_locate};
@@ -46,6 +47,8 @@ pub struct Admission {
     identity: Identity,
     user_namespace: Option<UserNamespace>,
     by: String,
+    /// Whose filters the sandbox's is the meet of, where denials are explained.
+    operands: Vec<Operand>,
 }
 
 impl Admission {
@@ -97,6 +100,10 @@ impl Admission {
         &self.notes
     }
 
+    pub(crate) fn operands(&self) -> &[Operand] {
+        &self.operands
+    }
+
     /// What the kernel does not have, so that this container does without.
     pub fn lacks(&self) -> impl Iterator<Item = &'static Feature> {
         self.kernel.missing().filter(|feature| feature.costs())
@@ -133,7 +140,7 @@ impl Admission {
         let hardened = process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
             let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
-            compile(&filter).map_err(|violation| refusal(vec![violation]))?
+            compile(&filter, &self.sandbox).map_err(|violation| refusal(vec![violation]))?
         } else {
             self.plan.seccomp.clone()
         };
@@ -204,7 +211,7 @@ pub fn decide(
     let choice = policy.choose(&identity, is_privileged(request));
     let by = choice.to_string();
     let mut violations = Vec::new();
-    let sandbox = effective::effective(request, &identity, choice.profile.sandbox(), policy, kernel, &mut violations);
+    let (sandbox, filters) = effective::effective(request, &identity, choice.profile, policy, kernel, &mut violations);
     // A label for processes that ask for none is the node's to give: no wish of the pod's brings one.
     let default_label = choice.profile.selinux();
     labels::check_default(default_label, kernel, &mut violations);
@@ -216,16 +223,32 @@ pub fn decide(
         return Err(refusal(violations, implied));
     }
     let refusal = |violations| refusal(violations, Vec::new());
-    let program = compile(&sandbox.effective_filter()).map_err(|violation| refusal(vec![violation]))?;
+    let filter = sandbox.effective_filter();
+    let program = compile(&filter, &sandbox).map_err(|violation| refusal(vec![violation]))?;
     let cgroup = match cgroup(request, observed) {
         Ok(path) => path,
         Err(violation) => return Err(refusal(vec![violation])),
     };
     let mut notes = request.notes.clone();
-    let (bundle, plan) =
+    let mut operands = Vec::new();
+    if program.explains() {
+        for (source, filter) in filters {
+            let program = filter.compile().map_err(|e| refusal(vec![uncompiled(&e)]))?;
+            operands.push(Operand { source, program });
+        }
+    } else if sandbox.explained && !can_be_explained(&filter) {
+        notes.push(Note::new(
+            "linux.seccomp",
+            "denied calls are not told of: no process may hand on the filter's listener",
+        ));
+    }
+    let (bundle, mut plan) =
         harden(request, &sandbox, default_label, &identity, observed, kernel, program, cgroup, &mut notes);
+    if let Some(landlock) = &mut plan.landlock {
+        landlock.log = policy.logs_landlock_denials();
+    }
     let user_namespace = UserNamespace::of(request);
-    Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by })
+    Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by, operands })
 }
 
 /// Parses a spec and decides: for whoever has no node to look at in between.
@@ -249,9 +272,14 @@ fn is_privileged(request: &Request) -> bool {
     unmasked && (mounts::has_writable_sysfs(request) || devices::asks_for_all(request))
 }
 
-fn compile(filter: &Filter) -> Result<Program, Violation> {
-    let advice = "use a smaller seccomp profile";
-    filter.compile().map_err(|error| Violation::invalid("linux.seccomp", error.to_string(), advice))
+fn compile(filter: &Filter, sandbox: &Sandbox) -> Result<Program, Violation> {
+    let explained = sandbox.explained && can_be_explained(filter);
+    let program = if explained { filter.compile_explained(&sandbox.quiet) } else { filter.compile() };
+    program.map_err(|error| uncompiled(&error))
+}
+
+fn uncompiled(error: &CompileError) -> Violation {
+    Violation::invalid("linux.seccomp", error.to_string(), "use a smaller seccomp profile")
 }
 
 /// The cgroup that the spec names, or one of the container's id.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::error::{Place, PolicyError, nearest};
-use super::file::{Answer, ArgumentRule, Foreign, ProfileTable, SeccompTable, SystemFolders};
+use super::file::{Answer, ArgumentRule, Explain, Foreign, ProfileTable, SeccompTable, SystemFolders};
 use super::{ReadSeccomp, Source};
 use crate::capability::CapabilitySet;
 use crate::label;
@@ -42,6 +42,9 @@ impl<'a> Edit<'a> {
                 _ => self.capability(capability),
             };
             self.sandbox.capabilities = self.sandbox.capabilities.without(gone);
+        }
+        if let Some(explain) = table.explain {
+            self.sandbox.explained = explain == Explain::On;
         }
         self.seccomp(&table.seccomp, place);
         self.files(table, place);
@@ -119,6 +122,12 @@ impl<'a> Edit<'a> {
         for rule in &table.rule {
             self.argument_rule(rule);
         }
+        for name in &table.quiet {
+            match self.number(name.get_ref()) {
+                Ok(number) => self.sandbox.quiet.extend(number),
+                Err(problem) => self.wrong(name.span(), problem),
+            }
+        }
         match table.foreign {
             Some(Foreign::Enosys) => self.sandbox.filter.set_foreign(Action::ENOSYS),
             Some(Foreign::Kill) => self.sandbox.filter.set_foreign(Action::KillProcess),
@@ -147,14 +156,19 @@ impl<'a> Edit<'a> {
         }
     }
 
-    fn answer(&mut self, name: &str, rule: &Rule, before: bool) -> Result<(), String> {
+    /// The number of a call, which this architecture may lack.
+    fn number(&self, name: &str) -> Result<Option<u32>, String> {
         if !is_call(name) {
             let near = nearest(name, Arch::X86_64.calls().map(|(name, _)| name));
             let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
             return Err(format!("{name} is no system call{near}"));
         }
+        Ok(self.arch.number(name))
+    }
+
+    fn answer(&mut self, name: &str, rule: &Rule, before: bool) -> Result<(), String> {
         // A call that this architecture lacks is denied as it is.
-        if let Some(number) = self.arch.number(name) {
+        if let Some(number) = self.number(name)? {
             let mut rules = vec![rule.clone()];
             if before {
                 rules.extend(self.sandbox.filter.of(number).iter().cloned());

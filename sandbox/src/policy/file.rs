@@ -23,6 +23,10 @@ pub struct PolicyFile {
     /// 5.19). Default: `required`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<LandlockDemand>"))]
     pub landlock: Option<Spanned<LandlockDemand>>,
+    /// What Landlock denies is told to the kernel's audit log, which a container can fill: for nodes that run the
+    /// agent (`hardenctl agent`), or auditd with a limit of its own. Needs Linux 6.15. Default: `false`.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
+    pub log_landlock_denials: Option<Spanned<bool>>,
     /// Profiles of the node, by name.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, ProfileTable>"))]
@@ -96,6 +100,10 @@ pub struct ProfileTable {
     /// The profile that this one changes. Default: `baseline`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub extends: Option<Spanned<String>>,
+    /// Whether denied system calls are told of: who made which, and what would allow it (`hardenctl why`). They are
+    /// answered the same either way. `off` is for programs that want seccomp's notifications for themselves. Default:
+    /// that of the extended profile, `on` in `baseline` and `restricted`.
+    pub explain: Option<Explain>,
     /// Kubernetes: `securityContext.capabilities`.
     #[serde(default)]
     pub capabilities: CapabilitiesTable,
@@ -124,6 +132,17 @@ pub struct ProfileTable {
     /// What `kubectl exec`, exec probes, hooks and debug sessions may do, beside the above.
     #[serde(default)]
     pub exec: ExecTable,
+}
+
+/// Whether denied system calls are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Explain {
+    /// The shim answers them as the kernel would, and keeps a record.
+    On,
+    /// The kernel answers them.
+    Off,
 }
 
 /// Capabilities by name, with or without `CAP_`.
@@ -157,6 +176,11 @@ pub struct SeccompTable {
     pub deny: Vec<Spanned<String>>,
     /// What `deny` answers, 1 to 4095. Default: 1 (EPERM).
     pub errno: Option<u16>,
+    /// Calls whose denials are not told of: those that a program makes all the time, and does without. Beside those of
+    /// the extended profile.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+    pub quiet: Vec<Spanned<String>>,
     /// Socket families that may be used: `unix`, `inet` and `inet6` (TCP, UDP, ping, raw), `netlink` (its
     /// ROUTE protocol), `packet`, `vsock`, `can`, `bluetooth`, `alg`. Default: those of the extended
     /// profile.

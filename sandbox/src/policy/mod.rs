@@ -125,6 +125,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     default: String,
     landlock: LandlockDemand,
+    logs_landlock_denials: bool,
 }
 
 /// What the policy says of one container.
@@ -159,6 +160,7 @@ impl Policy {
             rules: Vec::new(),
             default: BuiltIn::Baseline.name().to_owned(),
             landlock: LandlockDemand::default(),
+            logs_landlock_denials: false,
         }
     }
 
@@ -172,6 +174,7 @@ impl Policy {
         let mut tables: BTreeMap<String, (Spanned<ProfileTable>, &Source)> = BTreeMap::new();
         let mut default: Option<(String, Place)> = None;
         let mut landlock: Option<(LandlockDemand, Place)> = None;
+        let mut log: Option<(bool, Place)> = None;
         for source in files {
             let file: PolicyFile = match toml::from_str(&source.text) {
                 Ok(file) => file,
@@ -182,6 +185,7 @@ impl Policy {
             };
             once("default", &mut default, file.default, source, &mut errors);
             once("landlock", &mut landlock, file.landlock, source, &mut errors);
+            once("log-landlock-denials", &mut log, file.log_landlock_denials, source, &mut errors);
             for (name, table) in file.profile {
                 let place = Place::of(source, table.span());
                 if policy.profiles.contains_key(&name) {
@@ -206,6 +210,7 @@ impl Policy {
             policy.build(name, &names, &mut tables, read, arch, &mut errors);
         }
         policy.landlock = landlock.map(|(demand, _)| demand).unwrap_or_default();
+        policy.logs_landlock_denials = log.is_some_and(|(log, _)| log);
         if let Some((name, place)) = default {
             match policy.find(&name, &place) {
                 Ok(profile) if profile.sandbox.privileged => errors.push(PolicyError::at(
@@ -339,6 +344,12 @@ impl Policy {
     #[must_use]
     pub fn takes_old_landlock(&self) -> bool {
         self.landlock == LandlockDemand::BestEffort
+    }
+
+    /// Whether the kernel's audit log is told what Landlock denies.
+    #[must_use]
+    pub const fn logs_landlock_denials(&self) -> bool {
+        self.logs_landlock_denials
     }
 
     /// The rules, in order.

@@ -53,6 +53,11 @@ pub(crate) fn calls(granted: CapabilitySet) -> impl Iterator<Item = &'static str
     CALLS.iter().filter(move |(name, _)| granted(name)).flat_map(|(_, calls)| calls.iter().copied())
 }
 
+/// The capability that brings a call.
+pub(crate) fn capability_of(call: &str) -> Option<&'static str> {
+    CALLS.iter().find(|(_, calls)| calls.contains(&call)).map(|(capability, _)| *capability)
+}
+
 /// Whether link layer sockets come with these capabilities.
 pub(crate) fn has_packet_sockets(granted: CapabilitySet) -> bool {
     CapabilitySet::of(&["NET_RAW"]).is_subset(granted)

@@ -19,7 +19,6 @@ use crate::seccomp::{Action, Arch, Condition, Filter, Rule, SocketFamily};
 #[derive(Debug)]
 struct Group {
     /// Why these calls get this answer. Reviewed like code.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by people, and by the test that demands it"))]
     reason: &'static str,
     /// Kernel names.
     calls: &'static [&'static str],
@@ -131,6 +130,10 @@ impl BuiltIn {
     #[must_use]
     pub fn sandbox(self, arch: Arch) -> Sandbox {
         let mut sandbox = Sandbox::widest(self.name(), self.capabilities(), self.seccomp(arch));
+        // Nothing of the workload runs in a pod's sandbox, and a privileged container may use notifications itself.
+        sandbox.explained = !matches!(self, Self::Pause | Self::Privileged);
+        // Every program that makes threads tries it, and goes on without.
+        sandbox.quiet = arch.number("clone3").into_iter().collect();
         match self {
             Self::Baseline | Self::Restricted | Self::Build => {
                 sandbox.system_writable = self == Self::Build;
@@ -163,6 +166,18 @@ impl BuiltIn {
     }
 }
 
+/// Why a call is denied by a profile that is built in, where it is named for that.
+pub(crate) fn reason_of_denial(call: &str) -> Option<&'static str> {
+    let groups = [baseline::DENIED, baseline::CONDITIONAL, baseline::UNLIKE_COMPATIBLE, restricted::DENIED];
+    let groups = groups.into_iter().flatten();
+    groups.filter(|group| group.calls.contains(&call)).map(|group| group.reason).next()
+}
+
+/// Whether a profile is part of this program.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    BuiltIn::ALL.iter().any(|built_in| built_in.name() == name)
+}
+
 /// The rules of socket(2) that let these families through: those that `baseline` has for a family, or
 /// all of it.
 pub(crate) fn socket_rules(families: &[SocketFamily]) -> Vec<Rule> {
@@ -193,8 +208,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::seccomp::interpret::{Call, interpret, oracle};
-    use crate::seccomp::is_call;
+    use crate::seccomp::interpret::{interpret, oracle};
+    use crate::seccomp::{Call, is_call};
 
     #[test]
     fn every_group_has_a_reason_and_every_name_is_a_call_in_one_group() {
@@ -277,7 +292,7 @@ mod tests {
                         for (second, third) in seconds.iter().flat_map(|s| thirds.map(|t| (*s, t))) {
                             let call = Call { arch: arch.audit(), number, arguments: [first, second, third, 0, 0, 0] };
                             assert_eq!(
-                                interpret(ours.instructions(), &call),
+                                interpret(&ours, &call),
                                 interpret(&theirs, &call),
                                 "{} {arch:?} {:?} {call:?}",
                                 profile.name(),

@@ -19,6 +19,8 @@ impl Sandbox {
             names: _,
             capabilities,
             filter,
+            explained: _,
+            quiet: _,
             landlock,
             system_writable,
             execute_from_writable,

@@ -5,6 +5,7 @@
 //! single `ret`, so the kernel's allow bitmap (Linux 5.11, commit 8e01b51a31a1) serves them
 //! without running the program at all.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::{Action, Arch, Condition, Filter, Rule, Test};
@@ -68,7 +69,36 @@ impl Instruction {
 #[serde(into = "String", try_from = "String")]
 pub struct Program(Vec<Instruction>);
 
+/// `SECCOMP_RET_USER_NOTIF`, linux/seccomp.h. The kernel takes no notice of its lower half, in which a program has
+/// the errno that whoever is asked answers.
+const NOTIFY: u32 = 0x7fc0_0000;
+
+/// The part of a program's answer that says what is done; the rest is an errno, say.
+const ACTION_BITS: u32 = 0xffff_0000;
+
 impl Program {
+    /// The errno that a word stands for which the program has answered to a call that is to be explained.
+    #[must_use]
+    pub const fn explained_errno(word: u32) -> Option<u16> {
+        if word & ACTION_BITS == NOTIFY { Some(word as u16) } else { None }
+    }
+
+    /// Whether it asks a supervisor for the answer to any call.
+    #[must_use]
+    pub fn explains(&self) -> bool {
+        self.0.iter().any(|i| i.code == RETURN && Self::explained_errno(i.k).is_some())
+    }
+
+    /// The same decision where there is no supervisor: the kernel gives the errnos itself.
+    #[must_use]
+    pub fn unexplained(&self) -> Self {
+        let plain = |i: &Instruction| match Self::explained_errno(i.k) {
+            Some(errno) if i.code == RETURN => Instruction { k: Action::Errno(errno).word(), ..*i },
+            Some(_) | None => *i,
+        };
+        Self(self.0.iter().map(plain).collect())
+    }
+
     /// How many instructions the kernel will check and keep.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a compiled program is never empty")]
@@ -80,6 +110,14 @@ impl Program {
     #[must_use]
     pub fn instructions(&self) -> &[Instruction] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+impl Program {
+    /// Of another compiler's instructions.
+    pub(super) const fn of(instructions: Vec<Instruction>) -> Self {
+        Self(instructions)
     }
 }
 
@@ -128,7 +166,34 @@ impl Filter {
     /// # Errors
     /// The program would be larger than the kernel takes.
     pub fn compile(&self) -> Result<Program, CompileError> {
-        let foreign = Instruction::new(RETURN, self.foreign().word());
+        self.compile_with(&|_, action| action.word())
+    }
+
+    /// The same, but a supervisor is asked for the answer to each call that gets an errno, unless it is one of the quiet.
+    /// The program says the errno too: [`Program::explained_errno`].
+    ///
+    /// # Errors
+    /// The program would be larger than the kernel takes.
+    pub fn compile_explained(&self, quiet: &BTreeSet<u32>) -> Result<Program, CompileError> {
+        let mut filter = self.clone();
+        for number in quiet {
+            // One that has no rule is among many that have none.
+            filter.calls.entry(*number).or_insert_with(|| vec![Rule::always(self.default)]);
+        }
+        filter.compile_with(&|number, action| match action {
+            Action::Errno(errno) if number.is_none_or(|number| !quiet.contains(&number)) => NOTIFY | u32::from(errno),
+            Action::Errno(_)
+            | Action::KillProcess
+            | Action::KillThread
+            | Action::Trap
+            | Action::Log
+            | Action::Allow => action.word(),
+        })
+    }
+
+    /// `word` is what the program returns for an answer to a call, or to calls that have no rule or number here.
+    fn compile_with(&self, word: &dyn Fn(Option<u32>, Action) -> u32) -> Result<Program, CompileError> {
+        let foreign = Instruction::new(RETURN, word(None, self.foreign()));
         let mut program = vec![
             Instruction::new(LOAD, ARCH),
             Instruction::branch(JUMP_EQUAL, self.arch().audit(), 1, 0),
@@ -139,7 +204,7 @@ impl Filter {
             program.push(Instruction::branch(JUMP_GREATER_OR_EQUAL, X32_BIT, 0, 1));
             program.push(foreign);
         }
-        search(&self.leaves(), &mut program);
+        search(&self.leaves(word), &mut program);
         if program.len() > MAX_INSTRUCTIONS {
             return Err(CompileError::TooLarge(program.len()));
         }
@@ -147,18 +212,18 @@ impl Filter {
     }
 
     /// All call numbers in order, cut into ranges; each range's code ends in returns.
-    fn leaves(&self) -> Vec<(Range<u32>, Vec<Instruction>)> {
+    fn leaves(&self, word: &dyn Fn(Option<u32>, Action) -> u32) -> Vec<(Range<u32>, Vec<Instruction>)> {
         let mut leaves: Vec<(Range<u32>, Vec<Instruction>)> = Vec::new();
         let mut push = |range: Range<u32>, code: Vec<Instruction>| match leaves.last_mut() {
             _ if range.is_empty() => {}
             Some((last, same)) if *same == code => last.end = range.end,
             _ => leaves.push((range, code)),
         };
-        let otherwise = vec![Instruction::new(RETURN, self.default().word())];
+        let otherwise = vec![Instruction::new(RETURN, word(None, self.default()))];
         let mut next = 0;
         for (number, rules) in self.rules() {
             push(next..number, otherwise.clone());
-            push(number..number + 1, answer(rules, self.default()));
+            push(number..number + 1, answer(rules, self.default(), &|action| word(Some(number), action)));
             next = number + 1;
         }
         push(next..u32::MAX, otherwise);
@@ -191,15 +256,15 @@ fn search(leaves: &[(Range<u32>, Vec<Instruction>)], program: &mut Vec<Instructi
 }
 
 /// The code for one call: each rule in turn, then the default.
-fn answer(rules: &[Rule], default: Action) -> Vec<Instruction> {
+fn answer(rules: &[Rule], default: Action, word: &dyn Fn(Action) -> u32) -> Vec<Instruction> {
     let mut code = Vec::new();
     for rule in rules {
-        code.append(&mut attempt(rule));
+        code.append(&mut attempt(rule, word(rule.action)));
         if rule.conditions.is_empty() {
             return code;
         }
     }
-    code.push(Instruction::new(RETURN, default.word()));
+    code.push(Instruction::new(RETURN, word(default)));
     code
 }
 
@@ -213,12 +278,12 @@ enum To {
 }
 
 /// One rule: falls out behind its end when a condition does not hold.
-fn attempt(rule: &Rule) -> Vec<Instruction> {
+fn attempt(rule: &Rule, word: u32) -> Vec<Instruction> {
     let mut code: Vec<(Instruction, To, To)> = Vec::new();
     for condition in &rule.conditions {
         compare(*condition, &mut code);
     }
-    code.push((Instruction::new(RETURN, rule.action.word()), To::Skip(0), To::Skip(0)));
+    code.push((Instruction::new(RETURN, word), To::Skip(0), To::Skip(0)));
     let length = code.len();
     let resolve = |at: usize, to: To| match to {
         To::Skip(distance) => distance,

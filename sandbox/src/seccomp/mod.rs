@@ -3,6 +3,7 @@
 //! A [`Filter`] is what a profile or an OCI `linux.seccomp` says, for one architecture. Filters
 //! have a meet ([`Filter::meet`]) and compile to one BPF program ([`Filter::compile`]).
 
+mod answer;
 mod compile;
 #[cfg(test)]
 pub(crate) mod interpret;
@@ -14,6 +15,7 @@ mod within;
 
 use std::collections::BTreeMap;
 
+pub use answer::Call;
 pub use compile::{CompileError, Instruction, Program};
 pub use oci::OciSeccompError;
 pub use socket::SocketFamily;

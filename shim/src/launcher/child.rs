@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -72,7 +73,7 @@ fn run(socket: &UnixStream) -> Result<Made> {
     let (request, mut descriptors) = wire::receive(socket).context("the launcher's request")?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
     // Held open to the end: the executor in the child uses them by number.
-    let status = descriptors.take(Descriptor::Status).context("no status pipe")?;
+    let status = descriptors.take(Descriptor::Status).context("no status socket")?;
     let executor = |placement: Placement| Sandboxed {
         plan: request.plan.clone(),
         placement,
@@ -171,8 +172,10 @@ impl Executor for Sandboxed {
             strings(process.and_then(|p| p.args().as_ref())),
             strings(process.and_then(|p| p.env().as_ref())),
         );
+        // Closed by `execve`, or here with the process.
+        let status = ManuallyDrop::new(sys::adopt(self.status));
         let failure = match wire::take_over(&sys::adopt(self.ruleset)) {
-            Ok(ruleset) => lockdown::run(&self.plan, &self.placement, ruleset, payload),
+            Ok(ruleset) => lockdown::run(&self.plan, &self.placement, ruleset, payload, status.as_fd()),
             Err(error) => Failure {
                 mechanism: Mechanism::Landlock,
                 step: "take the container's ruleset".to_owned(),

@@ -35,7 +35,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
-use self::wire::{Answer, Descriptor, Descriptors, MAX_FRAME_BYTES, Request};
+use self::wire::{Answer, Descriptor, Descriptors, First, MAX_FRAME_BYTES, Request};
 use crate::cgroup::container_of;
 use crate::judged::identity;
 use crate::reaper::{Exit, Reaper};
@@ -62,7 +62,8 @@ pub(crate) struct Launched {
     pub(crate) ruleset: Option<OwnedFd>,
     /// What is hidden from execs of the container, with the image's links followed.
     pub(crate) hidden: Vec<PathBuf>,
-    /// Ends when the payload executes; carries a [`Failure`] when it could not.
+    /// Ends when the payload executes; carries the listener of a filter that is explained, and a [`Failure`] when it could
+    /// not.
     pub(crate) status: OwnedFd,
     /// Its end, which may have come already.
     pub(crate) exit: oneshot::Receiver<Exit>,
@@ -70,7 +71,7 @@ pub(crate) struct Launched {
 
 /// Runs a launcher to its answer.
 ///
-/// `descriptors` are those of the request but the status pipe. No stdio among them stands for a terminal, whose
+/// `descriptors` are those of the request but the status socket. No stdio among them stands for a terminal, whose
 /// console comes through the request's socket.
 pub(crate) async fn launch(
     program: &Program,
@@ -80,8 +81,8 @@ pub(crate) async fn launch(
     mut descriptors: Descriptors,
 ) -> Result<Launched> {
     let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
-    let (status, status_writer) = std::io::pipe().context("make a status pipe")?;
-    descriptors.insert(Descriptor::Status, status_writer.into());
+    let (status, theirs_status) = StdUnixStream::pair().context("make a status socket")?;
+    descriptors.insert(Descriptor::Status, theirs_status.into());
     request.descriptors = descriptors.kinds();
     // Exits are kept for whoever asks later: init may end before its pid is known here.
     let _launching = reaper.launching();
@@ -164,16 +165,27 @@ async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
     Ok((serde_json::from_slice(&body).context("decode the launcher's answer")?, descriptors))
 }
 
-/// Waits until the payload executes.
+/// Waits until the payload executes. Who denies calls by asking is supervised from the moment that it can ask.
 ///
 /// # Errors
 /// The lock-down's failure, or that of `execve`; or it takes too long: then the process is still there.
-pub(crate) async fn executed(status: OwnedFd) -> Result<()> {
-    let mut status = tokio::net::unix::pipe::Receiver::from_owned_fd(status).context("register the status pipe")?;
+pub(crate) async fn executed(status: OwnedFd, supervise: impl FnOnce(OwnedFd)) -> Result<()> {
+    let status = StdUnixStream::from(status);
+    status.set_nonblocking(true).context("set the status socket non-blocking")?;
+    let mut status = UnixStream::from_std(status).context("register the status socket")?;
     let mut report = Vec::new();
-    let mut bounded = (&mut status).take(u64::from(MAX_FRAME_BYTES));
-    match tokio::time::timeout(ANSWER, bounded.read_to_end(&mut report)).await {
-        Ok(read) => read.context("read the status pipe")?,
+    let reported = async {
+        // A listener comes with a byte of its own, before all else.
+        let first = status.async_io(Interest::READABLE, || wire::take_listener(&status)).await?;
+        match first {
+            First::Listener(listener) => supervise(listener),
+            First::Byte(byte) => report.push(byte),
+            First::End => return Ok(()),
+        }
+        (&mut status).take(u64::from(MAX_FRAME_BYTES)).read_to_end(&mut report).await.map(drop)
+    };
+    match tokio::time::timeout(ANSWER, reported).await {
+        Ok(read) => read.context("read the status socket")?,
         Err(_) => bail!("it did not execute within {} seconds", ANSWER.as_secs()),
     };
     if report.is_empty() {

@@ -90,7 +90,7 @@ pub(crate) struct RootfsMount {
 /// What a descriptor is that comes with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Descriptor {
-    /// Takes the failure of the lock-down.
+    /// Takes the filter's listener, and the failure of the lock-down.
     Status,
     Stdin,
     Stdout,
@@ -238,6 +238,27 @@ pub(crate) fn take_over(socket: &impl AsFd) -> io::Result<Option<OwnedFd>> {
         (1, [1], Some(descriptor)) => Ok(Some(descriptor)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// What comes first on a status socket.
+pub(crate) enum First {
+    /// The listener of a filter whose denials are explained.
+    Listener(OwnedFd),
+    /// The first byte of a failure.
+    Byte(u8),
+    /// Nothing: the payload executes.
+    End,
+}
+
+/// Takes what comes first on a status socket.
+pub(crate) fn take_listener(socket: &impl AsFd) -> io::Result<First> {
+    let mut byte = [0];
+    let (received, descriptors) = receive_descriptors(socket.as_fd(), &mut byte, MsgFlags::empty())?;
+    Ok(match (descriptors.into_iter().next(), received) {
+        (Some(listener), _) => First::Listener(listener),
+        (None, 0) => First::End,
+        (None, _) => First::Byte(byte[0]),
+    })
 }
 
 #[cfg(test)]

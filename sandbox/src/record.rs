@@ -1,0 +1,110 @@
+//! The record of a denial: one JSON object a line, in the field names of KubeArmor's alerts, for which dashboards and
+//! collectors exist, and some of our own.
+
+use serde::{Deserialize, Serialize};
+
+/// Where records are, a file a container: `NAMESPACE.ID.jsonl`, and `NAMESPACE.ID.old.jsonl` before it.
+pub const EVENTS: &str = "/run/hardened/events";
+
+/// Version of the records that this program writes.
+pub const VERSION: u32 = 1;
+
+/// Something that a container was denied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Record {
+    /// Version of the record's form.
+    pub version: u32,
+    /// When it was last denied, in seconds since 1970.
+    pub timestamp: i64,
+    /// The same, RFC 3339 with microseconds.
+    pub updated_time: String,
+    /// When it was first denied.
+    pub first_seen: String,
+    /// How often until now.
+    pub count: u64,
+    /// The node.
+    pub host_name: String,
+    /// Kubernetes namespace; empty for a container that `ctr` started.
+    pub namespace_name: String,
+    /// Pod.
+    pub pod_name: String,
+    /// Container, by the pod's name for it.
+    pub container_name: String,
+    /// Container, by containerd's id.
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+    /// Image reference.
+    pub container_image: String,
+    /// The exec whose process it was; absent for the entrypoint's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_event: Option<ExecEvent>,
+    /// The process that was denied it first, by its number on the node.
+    #[serde(rename = "HostPID")]
+    pub host_pid: u32,
+    /// The same, by its number in the container; 0 where that is not known.
+    #[serde(rename = "PID")]
+    pub pid: u32,
+    /// Its user, on the node.
+    #[serde(rename = "UID")]
+    pub uid: u32,
+    /// Its program. The container's own word, as every path and name in a record is.
+    pub process_name: String,
+    /// The name that it gives itself.
+    pub comm: String,
+    /// Always `MatchedPolicy`; `SystemEvent` where [`operation`](Self::operation) is `AlertThreshold`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Who denied it.
+    pub enforcer: Enforcer,
+    /// What it is: `Syscall`, `File`, `Network`, `Process`, `Capabilities`; `AlertThreshold` where there were so many
+    /// kinds of denials that others are not listed.
+    pub operation: String,
+    /// The system call, path or address.
+    pub resource: String,
+    /// In KubeArmor's words: `syscall=SYS_UNSHARE flags=CLONE_NEWUSER`.
+    pub data: String,
+    /// What tells the use of the call: `flags=CLONE_NEWUSER`.
+    pub args: Vec<String>,
+    /// Always `Block`.
+    pub action: String,
+    /// What the program got: `EPERM`.
+    pub result: String,
+    /// Profiles, or the pod's own filter, that deny it.
+    pub policy_name: String,
+    /// Why.
+    pub message: String,
+    /// What would allow it: lines of a policy. Null where no setting does.
+    pub setting: Option<String>,
+    /// What compliance frameworks call it, with commas between.
+    pub tags: String,
+}
+
+/// The exec that a process belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ExecEvent {
+    /// containerd's id of it.
+    #[serde(rename = "ExecID")]
+    pub exec_id: String,
+    /// What was asked to be run.
+    pub executable_name: String,
+}
+
+/// A mechanism that denies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcer {
+    /// The filter of system calls.
+    #[default]
+    Seccomp,
+    /// Rules for files, ports and sockets.
+    Landlock,
+    /// AppArmor.
+    AppArmor,
+    /// SELinux.
+    SELinux,
+}

@@ -1,0 +1,131 @@
+//! Files of records: bounded, and kept when their container is gone. Whoever looks for the reason of a crash comes late.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use hardened_sandbox::record::{EVENTS, Record};
+
+use crate::sys::ignore;
+
+/// Most of one file, in bytes; there are two of a container.
+const MAX_FILE_BYTES: u64 = 32 << 10;
+
+/// Most of all files of the node, in bytes.
+const MAX_NODE_BYTES: u64 = 8 << 20;
+
+/// Where the records of one container go.
+#[derive(Debug)]
+pub(super) struct EventFile {
+    folder: PathBuf,
+    name: String,
+    /// Nothing is made before the first record.
+    made: bool,
+}
+
+impl EventFile {
+    /// Both names are checked: they are no paths.
+    pub(super) fn new(namespace: &str, id: &str) -> Self {
+        Self { folder: EVENTS.into(), name: format!("{namespace}.{id}"), made: false }
+    }
+
+    /// Appends a record, whole.
+    pub(super) fn append(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_vec(record).context("encode a record")?;
+        line.push(b'\n');
+        if !self.made {
+            make(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
+            make_room(&self.folder).with_context(|| format!("make room in {}", self.folder.display()))?;
+            self.made = true;
+        }
+        let path = self.folder.join(format!("{}.jsonl", self.name));
+        let show = path.display();
+        let open =
+            || OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let mut file = open().with_context(|| format!("open {show}"))?;
+        if file.metadata().with_context(|| format!("look at {show}"))?.len() + line.len() as u64 > MAX_FILE_BYTES {
+            let old = self.folder.join(format!("{}.old.jsonl", self.name));
+            fs::rename(&path, &old).with_context(|| format!("rename {show}"))?;
+            file = open().with_context(|| format!("open {show}"))?;
+        }
+        file.write_all(&line).with_context(|| format!("write to {show}"))
+    }
+}
+
+/// Makes the folder, and that above it, for root alone.
+fn make(folder: &Path) -> std::io::Result<()> {
+    for folder in folder.parent().into_iter().chain([folder]) {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the oldest files until there is room for one more container's.
+fn make_room(folder: &Path) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        // Another shim may just have removed it; and a containerd namespace may be called as the folder is.
+        let Ok(found) = entry.metadata() else { continue };
+        if found.is_file() {
+            files.push((found.modified()?, found.len(), entry.path()));
+        }
+    }
+    files.sort();
+    let mut all: u64 = files.iter().map(|(_, length, _)| length).sum();
+    for (_, length, path) in files {
+        if all + 2 * MAX_FILE_BYTES <= MAX_NODE_BYTES {
+            break;
+        }
+        ignore(fs::remove_file(path), "another shim may just have removed it");
+        all -= length;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &Path, id: &str) -> EventFile {
+        EventFile { folder: folder.join("events"), name: format!("ns.{id}"), made: false }
+    }
+
+    #[test]
+    fn a_file_is_bounded_and_has_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = file(folder.path(), "a");
+        for count in 0..500 {
+            events.append(&Record { count, message: "x\n\u{1b}[31m".repeat(20), ..Record::default() }).unwrap();
+        }
+        let mut counts = Vec::new();
+        for name in ["ns.a.old.jsonl", "ns.a.jsonl"] {
+            let text = fs::read_to_string(folder.path().join("events").join(name)).unwrap();
+            assert!(text.len() as u64 <= MAX_FILE_BYTES && !text.contains('\u{1b}'), "{}", text.len());
+            counts.extend(text.lines().map(|line| serde_json::from_str::<Record>(line).unwrap().count));
+        }
+        // The last ones, without a gap.
+        assert!(counts.len() > 20 && counts.last() == Some(&499));
+        assert!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    }
+
+    #[test]
+    fn the_oldest_files_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = folder.path().join("events");
+        fs::create_dir(&events).unwrap();
+        for number in 0..20u64 {
+            let path = events.join(format!("ns.{number}.jsonl"));
+            fs::write(&path, vec![b' '; 1 << 19]).unwrap();
+            let when = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number);
+            fs::File::options().write(true).open(&path).unwrap().set_modified(when).unwrap();
+        }
+        file(folder.path(), "new").append(&Record::default()).unwrap();
+        assert!(!events.join("ns.4.jsonl").exists() && events.join("ns.5.jsonl").exists());
+        assert!(events.join("ns.19.jsonl").exists() && events.join("ns.new.jsonl").exists());
+    }
+}

@@ -1,0 +1,101 @@
+//! Denied system calls, answered and told of.
+//!
+//! The filter of a container whose denials are explained asks for the answer to each call that it denies. This is who
+//! is asked: it gives the errno that the filter has for the call, keeps a record of it, and can do nothing else. Where
+//! it is gone the calls fail all the same, with ENOSYS.
+
+mod bucket;
+mod caller;
+mod denials;
+mod file;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use hardened_sandbox::record::ExecEvent;
+use hardened_sandbox::seccomp::{Call, Program};
+use tokio::io::unix::AsyncFd;
+
+pub(crate) use self::denials::{Denials, Pod};
+use crate::container::Container;
+use crate::explain::caller::Caller;
+use crate::sys::{self, Notification, ignore};
+
+/// Calls that are answered before others of the pod have a turn.
+const TURN: usize = 32;
+
+/// Answers the calls of a process and of all that it starts, until the last of them has ended.
+pub(crate) fn supervise(container: &Arc<Container>, exec: Option<ExecEvent>, program: Program, listener: OwnedFd) {
+    ignore(sys::wake_on_the_same_processor(&listener), "before Linux 6.6 it takes longer");
+    let listener = match sys::register(File::from(listener)) {
+        Ok(listener) => listener,
+        // What was denied is denied without it.
+        Err((_, error)) => return log::error!("denied calls of {} will fail with ENOSYS: {error}", container.id),
+    };
+    let supervisor = Supervisor { container: Arc::clone(container), exec, program, listener };
+    tokio::spawn(async move {
+        if let Err(error) = supervisor.serve().await {
+            log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.container.id);
+        }
+    });
+}
+
+/// Who is asked for the answers to the denied calls of one process of a container and its descendants.
+struct Supervisor {
+    container: Arc<Container>,
+    exec: Option<ExecEvent>,
+    program: Program,
+    listener: AsyncFd<File>,
+}
+
+impl Supervisor {
+    async fn serve(&self) -> io::Result<()> {
+        loop {
+            let mut readable = self.listener.readable().await?;
+            for _ in 0..TURN {
+                let events = sys::ready(&self.listener)?;
+                if events & libc::POLLIN == 0 {
+                    if events & (libc::POLLHUP | libc::POLLERR) != 0 {
+                        return Ok(());
+                    }
+                    readable.clear_ready();
+                    break;
+                }
+                if let Err(wait) = self.container.denials.take_token() {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                match sys::receive_call(&self.listener) {
+                    Ok(notification) => self.answer(&notification),
+                    // The caller was killed meanwhile.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing is waited for in here: a call that was received and not answered keeps its container from being frozen.
+    fn answer(&self, notification: &Notification) {
+        let denials = &self.container.denials;
+        let kind = denials.kind(&notification.call, self.exec.as_ref());
+        // Only the first of a kind is worth the time, and only then is the caller sure to be there.
+        let look =
+            || Some(Caller::look_at(notification.pid)).filter(|_| sys::still_waits(&self.listener, notification));
+        let caller = if denials.is_new(&kind) { look() } else { None };
+        let errno = errno_for(&self.program, &notification.call);
+        ignore(sys::fail_call(&self.listener, notification, errno), "the caller was killed meanwhile");
+        let explain = || self.container.admission.explain(&notification.call);
+        denials.note(kind, caller, errno, explain);
+    }
+}
+
+/// The errno that the filter has for a call: it is the filter's own program that is run again, on the kernel's copy of
+/// the call.
+fn errno_for(program: &Program, call: &Call) -> u16 {
+    // A call that it did not ask about is none that this is ever asked about.
+    program.answer(call).and_then(Program::explained_errno).unwrap_or(libc::EPERM as u16)
+}

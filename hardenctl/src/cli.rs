@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::args::{Format, PolicyPath, dns_label};
-use crate::{check, doctor, explain, install, policy};
+use crate::{check, doctor, events, explain, install, policy};
 
 /// Checks, explains and installs hardened, the containerd runtime that sandboxes every container.
 #[derive(Debug, Parser)]
@@ -65,6 +65,9 @@ pub(crate) enum Command {
         #[arg(required_unless_present = "container")]
         file: Option<PathBuf>,
     },
+    Events(events::Events),
+    Why(events::Why),
+    Top(events::Top),
     /// Works on policy files.
     Policy {
         #[command(subcommand)]
@@ -112,6 +115,9 @@ impl Command {
             Self::Explain { policy, json, namespace, file, container: None } => {
                 explain::run(&policy.policy, json, &namespace, &file.unwrap_or_default())
             }
+            Self::Events(events) => events.run(),
+            Self::Why(why) => why.run(),
+            Self::Top(top) => top.run(),
             Self::Policy { command } => command.run(),
             Self::Install(install) => install.run(),
             Self::Uninstall(uninstall) => uninstall.run(),

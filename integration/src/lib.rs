@@ -818,6 +818,15 @@ impl Drop for Containerd {
             }
             report("remove its folder", fs::remove_dir_all(&self.home).map_err(Into::into));
         }
+        // Records outlive containers. Those of pods are in one containerd namespace, whichever daemon it is.
+        let of_pods = self.purpose == Use::Cri;
+        for record in fs::read_dir("/run/hardened/events").into_iter().flatten().flatten() {
+            let name = record.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&format!("{}.", self.namespace)) || (of_pods && name.starts_with("k8s.io.")) {
+                drop(fs::remove_file(record.path()));
+            }
+        }
+        drop(fs::remove_dir("/run/hardened/events"));
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             // Empty by now; where it is not, the next run says so.
             drop(fs::remove_dir(controller.path().join(&self.namespace)));

@@ -7,13 +7,14 @@
 //!
 //! `hardened-probe without NUMBER[,NUMBER...] PROGRAM ARGUMENTS...` runs a program on a kernel that
 //! answers ENOSYS to these calls, as an older one would. `hardened-probe ports PORT` tries all ways to
-//! a TCP port.
+//! a TCP port. `hardened-probe spam THREADS MILLISECONDS` makes denied calls as fast as it can.
 //!
 //! Static, and without anything but libc: it runs in an empty image.
 
 use std::io::Write;
 
 mod ports;
+mod spam;
 mod tries;
 mod without;
 
@@ -104,6 +105,7 @@ fn main() {
     match wanted.first().map(String::as_str) {
         Some("every-call") => return tries::every_call(),
         Some("bench") => return tries::bench(),
+        Some("spam") => return spam::run(wanted.get(1..).unwrap_or_default()),
         Some("ports") => return ports::run(wanted.get(1..).unwrap_or_default()),
         Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),
         _ => {}

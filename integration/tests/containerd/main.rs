@@ -11,6 +11,7 @@ mod adversity;
 mod apparmor;
 mod churn;
 mod escapes;
+mod explain;
 mod hostile;
 mod landlock;
 mod node;
@@ -89,6 +90,7 @@ fn main() {
         ("selinux", selinux::TESTS),
         ("landlock", landlock::TESTS),
         ("users", users::TESTS),
+        ("explain", explain::TESTS),
     ];
     let pod_modules = [
         ("pods", pods::TESTS),
@@ -97,6 +99,7 @@ fn main() {
         ("selinux", selinux::POD_TESTS),
         ("users", users::POD_TESTS),
         ("escapes", escapes::POD_TESTS),
+        ("explain", explain::POD_TESTS),
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {

@@ -33,20 +33,30 @@ impl Pod {
     }
 }
 
-/// Denials that are one to a person.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Denials that are one to a person. Compared for each call, and so without what is in memory elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     arch: u32,
     number: u32,
     argument: Option<u64>,
-    exec: Option<ExecEvent>,
+    /// The entrypoint or exec that it comes from.
+    origin: u64,
 }
 
 /// One kind of denial, and what of it is written.
 #[derive(Debug)]
 struct Told {
     record: Record,
+    last: Instant,
     written: u64,
+}
+
+/// What is told of the first denial of a kind.
+pub(super) struct First {
+    pub(super) caller: Caller,
+    pub(super) exec: Option<ExecEvent>,
+    pub(super) errno: u16,
+    pub(super) explained: Explanation,
 }
 
 /// What a container was denied.
@@ -65,7 +75,8 @@ struct Inner {
     kinds: HashMap<Kind, Told>,
     /// Denials of kinds that are not listed.
     unlisted: Option<Told>,
-    last: Option<(Instant, String)>,
+    /// How many origins there were.
+    origins: u64,
     file: EventFile,
 }
 
@@ -89,7 +100,7 @@ impl Denials {
             bucket: Bucket::full(Instant::now()),
             kinds: HashMap::new(),
             unlisted: None,
-            last: None,
+            origins: 0,
             file: EventFile::new(namespace, id),
         };
         Self { pod, arch: admission.sandbox().filter().arch(), about, inner: Mutex::new(inner) }
@@ -105,9 +116,15 @@ impl Denials {
         self.inner().bucket.take(Instant::now(), containers)
     }
 
-    pub(super) fn kind(&self, call: &Call, exec: Option<&ExecEvent>) -> Kind {
-        let argument = telling_argument(self.arch, call);
-        Kind { arch: call.arch, number: call.number, argument, exec: exec.cloned() }
+    /// A number for the entrypoint, or for an exec.
+    pub(super) fn origin(&self) -> u64 {
+        let mut inner = self.inner();
+        inner.origins += 1;
+        inner.origins
+    }
+
+    pub(super) fn kind(&self, call: &Call, origin: u64) -> Kind {
+        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.arch, call), origin }
     }
 
     /// Whether it is the first of its kind, and will be listed.
@@ -117,20 +134,18 @@ impl Denials {
     }
 
     /// Counts a denial, and writes it down where its count is 1, 10, 100 and so on.
-    pub(super) fn note(&self, kind: Kind, caller: Option<Caller>, errno: u16, explain: impl FnOnce() -> Explanation) {
+    pub(super) fn note(&self, kind: Kind, first: impl FnOnce() -> First) {
         let mut inner = self.inner();
-        let Inner { kinds, unlisted, last, file, .. } = &mut *inner;
+        let Inner { kinds, unlisted, file, .. } = &mut *inner;
+        let now = Instant::now();
         let is_full = kinds.len() >= MAX_KINDS;
         let told = match kinds.get_mut(&kind) {
             Some(told) => told,
-            None if is_full => unlisted.get_or_insert_with(|| Told { record: self.unlisted(), written: 0 }),
-            None => {
-                let record = self.record(&kind, caller.unwrap_or_default(), errno, explain());
-                kinds.entry(kind).or_insert(Told { record, written: 0 })
-            }
+            None if is_full => unlisted.get_or_insert_with(|| Told { record: self.unlisted(), last: now, written: 0 }),
+            None => kinds.entry(kind).or_insert(Told { record: self.record(first()), last: now, written: 0 }),
         };
         told.record.count += 1;
-        *last = Some((Instant::now(), summary(&told.record)));
+        told.last = now;
         if is_power_of_ten(told.record.count) {
             told.write(file);
         }
@@ -139,21 +154,23 @@ impl Denials {
     /// Writes down how often each was denied in the end; and says what was denied shortly before.
     pub(crate) fn close(&self) -> Option<String> {
         let mut inner = self.inner();
-        let Inner { kinds, unlisted, last, file, .. } = &mut *inner;
-        for told in kinds.values_mut().chain(unlisted) {
+        let Inner { kinds, unlisted, file, .. } = &mut *inner;
+        for told in kinds.values_mut().chain(unlisted.as_mut()) {
             if told.record.count > told.written {
                 told.write(file);
             }
         }
-        last.take().filter(|(when, _)| when.elapsed() < SUSPECT).map(|(_, summary)| summary)
+        let last = kinds.values().chain(unlisted.as_ref()).max_by_key(|told| told.last)?;
+        (last.last.elapsed() < SUSPECT).then(|| summary(&last.record))
     }
 
-    fn record(&self, kind: &Kind, caller: Caller, errno: u16, explained: Explanation) -> Record {
+    fn record(&self, first: First) -> Record {
+        let First { caller, exec, errno, explained } = first;
         let Explanation { call, argument, denied_by, reason, setting, tags } = explained;
         let arguments = argument.as_ref().map(|argument| format!(" {argument}")).unwrap_or_default();
         Record {
             first_seen: now(),
-            exec_event: kind.exec.clone(),
+            exec_event: exec,
             host_pid: caller.pid,
             pid: caller.own_pid,
             uid: caller.uid,

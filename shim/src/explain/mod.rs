@@ -18,6 +18,7 @@ use hardened_sandbox::record::ExecEvent;
 use hardened_sandbox::seccomp::{Call, Program};
 use tokio::io::unix::AsyncFd;
 
+use self::denials::First;
 pub(crate) use self::denials::{Denials, Pod};
 use crate::container::Container;
 use crate::explain::caller::Caller;
@@ -34,7 +35,8 @@ pub(crate) fn supervise(container: &Arc<Container>, exec: Option<ExecEvent>, pro
         // What was denied is denied without it.
         Err((_, error)) => return log::error!("denied calls of {} will fail with ENOSYS: {error}", container.id),
     };
-    let supervisor = Supervisor { container: Arc::clone(container), exec, program, listener };
+    let origin = container.denials.origin();
+    let supervisor = Supervisor { container: Arc::clone(container), origin, exec, program, listener };
     tokio::spawn(async move {
         if let Err(error) = supervisor.serve().await {
             log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.container.id);
@@ -45,6 +47,7 @@ pub(crate) fn supervise(container: &Arc<Container>, exec: Option<ExecEvent>, pro
 /// Who is asked for the answers to the denied calls of one process of a container and its descendants.
 struct Supervisor {
     container: Arc<Container>,
+    origin: u64,
     exec: Option<ExecEvent>,
     program: Program,
     listener: AsyncFd<File>,
@@ -54,8 +57,8 @@ impl Supervisor {
     async fn serve(&self) -> io::Result<()> {
         loop {
             let mut readable = self.listener.readable().await?;
+            let mut events = sys::ready(&self.listener)?;
             for _ in 0..TURN {
-                let events = sys::ready(&self.listener)?;
                 if events & libc::POLLIN == 0 {
                     if events & (libc::POLLHUP | libc::POLLERR) != 0 {
                         return Ok(());
@@ -65,12 +68,21 @@ impl Supervisor {
                 }
                 if let Err(wait) = self.container.denials.take_token() {
                     tokio::time::sleep(wait).await;
+                    events = sys::ready(&self.listener)?;
                     continue;
                 }
-                match sys::receive_call(&self.listener) {
-                    Ok(notification) => self.answer(&notification),
+                events = match sys::receive_call(&self.listener) {
+                    Ok(notification) => {
+                        // Asked while this one waits: the kernel looks through all that wait until it has found one that
+                        // was received and one that was not.
+                        let events = sys::ready(&self.listener);
+                        self.answer(&notification);
+                        events?
+                    }
                     // The caller was killed meanwhile.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
+                        sys::ready(&self.listener)?
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -81,15 +93,19 @@ impl Supervisor {
     /// Nothing is waited for in here: a call that was received and not answered keeps its container from being frozen.
     fn answer(&self, notification: &Notification) {
         let denials = &self.container.denials;
-        let kind = denials.kind(&notification.call, self.exec.as_ref());
+        let kind = denials.kind(&notification.call, self.origin);
         // Only the first of a kind is worth the time, and only then is the caller sure to be there.
         let look =
             || Some(Caller::look_at(notification.pid)).filter(|_| sys::still_waits(&self.listener, notification));
         let caller = if denials.is_new(&kind) { look() } else { None };
         let errno = errno_for(&self.program, &notification.call);
         ignore(sys::fail_call(&self.listener, notification, errno), "the caller was killed meanwhile");
-        let explain = || self.container.admission.explain(&notification.call);
-        denials.note(kind, caller, errno, explain);
+        denials.note(kind, || First {
+            caller: caller.unwrap_or_default(),
+            exec: self.exec.clone(),
+            errno,
+            explained: self.container.admission.explain(&notification.call),
+        });
     }
 }
 

@@ -1,0 +1,256 @@
+//! Denied calls: answered as without, and told of.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hardened_integration::cri::Cri;
+use hardened_integration::direct::Direct;
+use hardened_integration::{Containerd, eventually, hardenctl, parent, processes};
+use serde_json::Value;
+
+use crate::pods::{run_in, shell};
+use crate::policy::policy;
+
+crate::tests!(
+    a_denied_call_is_told_of_with_who_and_what_would_allow_it,
+    what_is_told_outlives_its_container,
+    no_process_of_a_container_has_a_listener,
+    a_container_that_is_denied_calls_can_be_frozen,
+    calls_stay_denied_when_the_shim_is_gone,
+    a_container_that_spams_slows_itself_alone,
+    a_hostile_name_forges_no_record,
+    what_the_policy_says_is_not_told,
+    a_signal_ends_a_call_that_waits,
+);
+
+pub(crate) const POD_TESTS: &[crate::PodTest] =
+    &[("a_pod_that_fails_of_a_denial_is_told_so", a_pod_that_fails_of_a_denial_is_told_so)];
+
+/// The records of a container.
+fn records(c: &Containerd, id: &str) -> Result<Vec<Value>> {
+    let path = format!("/run/hardened/events/{}.{id}.jsonl", c.namespace());
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// Those of one call, as soon as there is one: it is written down when the program has its answer.
+fn record_of(c: &Containerd, id: &str, call: &str) -> Result<Value> {
+    let of_call = || records(c, id).ok().and_then(|all| all.into_iter().find(|record| record["Resource"] == call));
+    eventually(&format!("{call} is told of"), || of_call().is_some())?;
+    of_call().context("it is gone again")
+}
+
+/// Descriptors of a process that are listeners of a filter.
+fn listeners(pid: i32) -> Result<usize> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    Ok(all.filter(|link| link == Path::new("anon_inode:seccomp notify")).count())
+}
+
+fn a_denied_call_is_told_of_with_who_and_what_would_allow_it(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "unshare -U true; mount -t tmpfs t /mnt; exec sleep 1000"])?;
+    let id = running.id();
+    let record = record_of(c, id, "unshare")?;
+    let wanted = serde_json::json!({
+        "Version": 1, "Count": 1, "ContainerID": id, "UID": 0, "Comm": "unshare", "ProcessName": "/bin/busybox",
+        "Type": "MatchedPolicy", "Enforcer": "seccomp", "Operation": "Syscall", "Resource": "unshare",
+        "Data": "syscall=SYS_UNSHARE flags=CLONE_NEWUSER", "Args": ["flags=CLONE_NEWUSER"], "Action": "Block",
+        "Result": "EPERM", "PolicyName": "profile baseline", "Setting": "profile.NAME.seccomp.allow = [\"unshare\"]",
+    });
+    for (key, value) in wanted.as_object().context("an object")? {
+        ensure!(record[key] == *value, "{key}: {} instead of {value}", record[key]);
+    }
+    ensure!(record["Tags"].as_str().is_some_and(|tags| tags.contains("MITRE-T1611")), "{record}");
+    ensure!(record["PID"].as_u64() > Some(1) && record["HostPID"].as_u64() > record["PID"].as_u64(), "{record}");
+    ensure!(record.get("ExecEvent").is_none() && record_of(c, id, "mount")?["Setting"].is_null());
+
+    let exec = running.exec(&["hardened-probe", "ptrace own child"])?.ok()?.text();
+    ensure!(exec.contains("\"verdict\":\"denied\",\"number\":1"), "{exec}");
+    let record = record_of(c, id, "ptrace")?;
+    ensure!(record["ExecEvent"]["ExecutableName"] == "hardened-probe", "{record}");
+
+    let why = hardenctl(&["why", id])?.ok()?.text();
+    for words in
+        ["unshare(flags=CLONE_NEWUSER)", "no setting allows it", "capabilities.add = [\"SYS_PTRACE\"]", "in the exec"]
+    {
+        ensure!(why.contains(words), "{words}: {why}");
+    }
+    let events = hardenctl(&["events", "--json", id])?.ok()?.text();
+    // Other daemons' containers are called the same.
+    let parsed: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(records(c, id)?.iter().all(|record| parsed.contains(record)), "{events}");
+    let top = hardenctl(&["top", "--json"])?.ok()?.text();
+    ensure!(top.contains(&format!("\"pod\": \"{id}\"")), "{top}");
+    running.remove()
+}
+
+fn what_is_told_outlives_its_container(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "for i in $(seq 25); do unshare -U true; done; exit 3"])?;
+    let id = running.id().to_owned();
+    eventually("it ends", || running.status().is_ok_and(|status| status == "STOPPED"))?;
+    running.remove()?;
+    c.nothing_left(&id)?;
+    // At powers of ten, and the last when it ended.
+    let counts: Vec<_> = records(c, &id)?.iter().map(|record| record["Count"].as_u64()).collect();
+    ensure!(counts == [Some(1), Some(10), Some(25)], "{counts:?}");
+    ensure!(hardenctl(&["why", &id])?.ok()?.text().contains("25 times"));
+    Ok(())
+}
+
+/// Whoever holds one could let calls through.
+fn no_process_of_a_container_has_a_listener(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sh", "-c", "sleep 1000 & sleep 1000"])?;
+    c.ctr(&["tasks", "exec", "-d", "--exec-id", "e", running.id(), "sleep", "1000"])?.ok()?;
+    // As soon as the exec is what it is to be.
+    let pids = || -> Result<Vec<i32>> {
+        let list = c.ctr(&["tasks", "ps", running.id()])?.ok()?.text();
+        let all: Vec<i32> = list.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+        let executes =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|l| !l.contains("launch"));
+        Ok(all.into_iter().filter(executes).collect())
+    };
+    eventually("three processes", || pids().is_ok_and(|all| all.len() == 3))?;
+    for pid in pids()? {
+        ensure!(listeners(pid)? == 0, "process {pid} has a listener");
+    }
+    // One for the entrypoint and what it starts, one for the exec.
+    ensure!(listeners(running.shim()?)? == 2, "{} listeners", listeners(running.shim()?)?);
+    c.ctr(&["tasks", "kill", "--exec-id", "e", "-s", "KILL", running.id()])?.ok()?;
+    let shim = running.shim()?;
+    eventually("the exec's is closed", || listeners(shim).is_ok_and(|open| open == 1))?;
+    running.remove()
+}
+
+fn a_container_that_is_denied_calls_can_be_frozen(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["hardened-probe", "spam", "20", "600000"])?;
+    record_of(c, running.id(), "unshare")?;
+    for _ in 0..10 {
+        c.ctr(&["tasks", "pause", running.id()])?.ok()?;
+        ensure!(running.status()? == "PAUSED");
+        c.ctr(&["tasks", "resume", running.id()])?.ok()?;
+    }
+    ensure!(running.status()? == "RUNNING");
+    running.remove()
+}
+
+/// Without containerd, which would end the container at once.
+fn calls_stay_denied_when_the_shim_is_gone(c: &Containerd) -> Result<()> {
+    let program = "while :; do unshare -U true 2>>/dev/shm/said; [ $? = 0 ] && echo let-through >>/dev/shm/said; sleep 0.02; done";
+    let shim = Direct::start(c, "containerd-shim-hardened-v1", &c.spec(&["/bin/sh", "-c", program])?)?;
+    let id = shim.id().to_owned();
+    shim.create_and_start(None)?;
+    let init = i32::try_from(shim.pid()?)?;
+    let said = || fs::read_to_string(format!("/proc/{init}/root/dev/shm/said")).unwrap_or_default();
+    eventually("it is denied", || said().contains("Operation not permitted"))?;
+    let of_shim = parent(init).context("parent")?;
+    // SAFETY: takes numbers only; the pid is of this test's shim.
+    unsafe { libc::kill(of_shim, libc::SIGKILL) };
+    eventually("it is denied without the shim", || said().contains("Function not implemented"))?;
+    ensure!(!said().contains("let-through"), "{}", said());
+    shim.abandon()?;
+    c.nothing_left(&id)
+}
+
+/// CPU time of a process, in clock ticks: proc_pid_stat(5).
+fn ticks(pid: i32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+    let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).context("a number");
+    Ok(field(11)? + field(12)?)
+}
+
+fn a_container_that_spams_slows_itself_alone(c: &Containerd) -> Result<()> {
+    let pod = c.id("pod");
+    let options = ["--annotation", &format!("io.kubernetes.cri.sandbox-id={pod}")];
+    let spammer = c.start_container(&options, &["sleep", "1000"])?;
+    let bystander = c.start_container(&options, &["sleep", "1000"])?;
+    let shim = parent(spammer.pid()?).context("parent")?;
+    ensure!(parent(bystander.pid()?) == Some(shim), "two shims");
+    let before = (Instant::now(), ticks(shim)?);
+    let milliseconds = 3000;
+    let spam = spammer.exec(&["hardened-probe", "spam", "200", &milliseconds.to_string()])?.ok()?.text();
+    let (took, spent) = (before.0.elapsed(), ticks(shim)? - before.1);
+    let spam: f64 = spam.parse()?;
+    // What it may at once, and half of the pod's 1,000 a second: calls that wait for their answer are one a thread.
+    let most = 10_000.0 + 500.0 * took.as_secs_f64() + 200.0;
+    println!("{spam} calls of 200 threads in {took:?}, the shim's time {spent} ticks");
+    ensure!(spam > 10_000.0 && spam <= most, "{spam} calls in {took:?}, at most {most}");
+    // While the one has used up its share, the other has its own.
+    let spamming = std::thread::scope(|scope| -> Result<_> {
+        let spamming = scope.spawn(|| spammer.exec(&["hardened-probe", "spam", "200", "1500"]));
+        let mine = bystander.exec(&["hardened-probe", "spam", "1", "1000"])?.ok()?.text();
+        spamming.join().map_err(|_| anyhow::anyhow!("a thread failed"))??.ok()?;
+        Ok(mine.parse::<u64>()?)
+    })?;
+    ensure!(spamming > 5_000, "the bystander was answered {spamming} times in a second");
+    let count = records(c, spammer.id())?.iter().filter_map(|record| record["Count"].as_u64()).max();
+    ensure!(count >= Some(10_000), "{count:?}");
+    bystander.remove()?;
+    spammer.remove()
+}
+
+fn a_hostile_name_forges_no_record(c: &Containerd) -> Result<()> {
+    // A line end, an escape sequence and a record of its own, as far as 15 bytes go.
+    let program = r#"cd /tmp && n=$(printf 'x\n{"a":1}\033[31m') && cp /bin/hardened-probe "$n" && "./$n" 'ptrace own child'; exec sleep 1000"#;
+    let running = c.start_container(&[], &["sh", "-c", program])?;
+    let record = record_of(c, running.id(), "ptrace")?;
+    ensure!(record["Comm"] == "x\n{\"a\":1}\u{1b}[31m", "{record}");
+    ensure!(record["ProcessName"] == "/tmp/x\n{\"a\":1}\u{1b}[31m", "{record}");
+    ensure!(records(c, running.id())?.len() == 1, "{:?}", records(c, running.id())?);
+    for command in ["events", "why"] {
+        let shown = hardenctl(&[command, running.id()])?.ok()?.text();
+        ensure!(
+            shown.contains(r#"x\n{"a":1}\u{1b}[31m"#) && !shown.contains("x\n") && !shown.contains("\u{1b}[31m"),
+            "{shown}"
+        );
+    }
+    running.remove()
+}
+
+fn what_the_policy_says_is_not_told(c: &Containerd) -> Result<()> {
+    let program = "unshare -U true; hardened-probe 'ptrace own child'; exec sleep 1000";
+    let quiet = policy(c, "default = \"q\"\nprofile.q.seccomp.quiet = [\"unshare\"]")?;
+    let running = quiet.start(&[], &["sh", "-c", program])?;
+    record_of(c, running.id(), "ptrace")?;
+    ensure!(records(c, running.id())?.iter().all(|record| record["Resource"] != "unshare"));
+    running.remove()?;
+    let off = policy(c, "default = \"q\"\nprofile.q.explain = \"off\"")?;
+    let running = off.start(&[], &["sh", "-c", program])?;
+    let denied = running.exec(&["hardened-probe", "ptrace own child"])?.ok()?.text();
+    ensure!(denied.contains("denied"), "{denied}");
+    ensure!(records(c, running.id())?.is_empty() && listeners(running.shim()?)? == 0);
+    running.remove()
+}
+
+/// Of a filter in the kernel nothing waits.
+fn a_signal_ends_a_call_that_waits(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["hardened-probe", "spam", "50", "600000"])?;
+    record_of(c, running.id(), "unshare")?;
+    let init = running.pid()?;
+    let begin = Instant::now();
+    c.ctr(&["tasks", "kill", "-s", "KILL", running.id()])?.ok()?;
+    eventually("init has ended", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
+    ensure!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    running.remove()
+}
+
+fn a_pod_that_fails_of_a_denial_is_told_so(cri: &Cri) -> Result<()> {
+    let config = cri.pod_config("denied");
+    let name = config.metadata.clone().unwrap_or_default().name;
+    let pod = cri.run_pod(config)?;
+    let (code, _) = run_in(&pod, shell("server", "unshare -U true || exit 7"))?;
+    ensure!(code == 7, "{code}");
+    let log = || fs::read_to_string(log_of(cri)).unwrap_or_default();
+    eventually("containerd's log says so", || {
+        log().contains("ended with status 7 shortly after it was denied unshare(flags=CLONE_NEWUSER)")
+    })?;
+    let why = hardenctl(&["why", "-n", "shop", &name])?.ok()?.text();
+    ensure!(why.contains("unshare") && why.contains(&format!("shop/{name} server")), "{why}");
+    ensure!(hardenctl(&["why", "-n", "elsewhere", &name])?.ok()?.text().contains("Nothing is recorded"));
+    pod.remove()
+}
+
+fn log_of(cri: &Cri) -> PathBuf {
+    cri.containerd().home().join("log")
+}

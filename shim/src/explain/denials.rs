@@ -204,7 +204,7 @@ impl Denials {
 }
 
 impl Told {
-    fn write(&mut self, file: &mut EventFile) {
+    fn write(&mut self, file: &EventFile) {
         let now = Utc::now();
         self.record.timestamp = now.timestamp();
         self.record.updated_time = now.to_rfc3339_opts(SecondsFormat::Micros, true);

@@ -21,35 +21,33 @@ const MAX_NODE_BYTES: u64 = 8 << 20;
 pub(super) struct EventFile {
     folder: PathBuf,
     name: String,
-    /// Nothing is made before the first record.
-    made: bool,
 }
 
 impl EventFile {
     /// Both names are checked: they are no paths.
     pub(super) fn new(namespace: &str, id: &str) -> Self {
-        Self { folder: EVENTS.into(), name: format!("{namespace}.{id}"), made: false }
+        Self { folder: EVENTS.into(), name: format!("{namespace}.{id}") }
     }
 
-    /// Appends a record, whole.
-    pub(super) fn append(&mut self, record: &Record) -> Result<()> {
+    /// Appends a record, whole. Nothing is made before the first.
+    pub(super) fn append(&self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record")?;
         line.push(b'\n');
-        if !self.made {
-            make(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
-            make_room(&self.folder).with_context(|| format!("make room in {}", self.folder.display()))?;
-            self.made = true;
-        }
         let path = self.folder.join(format!("{}.jsonl", self.name));
         let show = path.display();
-        let open =
-            || OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
-        let mut file = open().with_context(|| format!("open {show}"))?;
-        if file.metadata().with_context(|| format!("look at {show}"))?.len() + line.len() as u64 > MAX_FILE_BYTES {
-            let old = self.folder.join(format!("{}.old.jsonl", self.name));
-            fs::rename(&path, &old).with_context(|| format!("rename {show}"))?;
-            file = open().with_context(|| format!("open {show}"))?;
+        let length = fs::symlink_metadata(&path).map_or(0, |found| found.len());
+        if length == 0 || length + line.len() as u64 > MAX_FILE_BYTES {
+            make(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
+            if length > 0 {
+                let old = self.folder.join(format!("{}.old.jsonl", self.name));
+                fs::rename(&path, &old).with_context(|| format!("rename {show}"))?;
+            }
+            // A new file each time: however many containers write, all of theirs are bounded.
+            make_room(&self.folder).with_context(|| format!("make room in {}", self.folder.display()))?;
         }
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(&path).with_context(|| format!("open {show}"))?;
         file.write_all(&line).with_context(|| format!("write to {show}"))
     }
 }
@@ -65,7 +63,7 @@ fn make(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the oldest files until there is room for one more container's.
+/// Removes the oldest files until there is room for one more.
 fn make_room(folder: &Path) -> std::io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {
@@ -78,7 +76,7 @@ fn make_room(folder: &Path) -> std::io::Result<()> {
     files.sort();
     let mut all: u64 = files.iter().map(|(_, length, _)| length).sum();
     for (_, length, path) in files {
-        if all + 2 * MAX_FILE_BYTES <= MAX_NODE_BYTES {
+        if all + MAX_FILE_BYTES <= MAX_NODE_BYTES {
             break;
         }
         ignore(fs::remove_file(path), "another shim may just have removed it");
@@ -92,13 +90,13 @@ mod tests {
     use super::*;
 
     fn file(folder: &Path, id: &str) -> EventFile {
-        EventFile { folder: folder.join("events"), name: format!("ns.{id}"), made: false }
+        EventFile { folder: folder.join("events"), name: format!("ns.{id}") }
     }
 
     #[test]
     fn a_file_is_bounded_and_has_whole_lines() {
         let folder = tempfile::tempdir().unwrap();
-        let mut events = file(folder.path(), "a");
+        let events = file(folder.path(), "a");
         for count in 0..500 {
             events.append(&Record { count, message: "x\n\u{1b}[31m".repeat(20), ..Record::default() }).unwrap();
         }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use hardened_sandbox::record::Record;
+use hardened_sandbox::{Answer, Standing};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Serialize;
 
@@ -27,6 +29,9 @@ pub(crate) struct Events {
     /// Prints each record as JSON, a line each.
     #[arg(long)]
     json: bool,
+    /// Prints the JSON Schema of a record.
+    #[arg(long, conflicts_with_all = ["follow", "json", "pod"])]
+    schema: bool,
     /// A pod, or a container by its id. Default: all.
     pod: Option<String>,
 }
@@ -35,15 +40,70 @@ pub(crate) struct Events {
 ///
 /// The newest first. The lines of a policy are TOML, to be copied: NAME stands for a profile of your own, which a rule gives
 /// to the pod.
+///
+/// With a question, it is answered for the pod's containers that run here, whether it was tried or not. Exit code 0: all is
+/// allowed; 1: something is not.
 #[derive(Debug, Args)]
 pub(crate) struct Why {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    questions: Questions,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
     /// A pod, or a container by its id.
     pod: String,
+}
+
+/// What may be asked of a container that runs.
+#[derive(Debug, Args)]
+#[group(multiple = true)]
+struct Questions {
+    /// May it write to this file, or make or remove it? A path of the container's, without links.
+    #[arg(long, value_name = "PATH", value_parser = absolute)]
+    write: Vec<PathBuf>,
+    /// May it execute this program?
+    #[arg(long, value_name = "PATH", value_parser = absolute)]
+    execute: Vec<PathBuf>,
+    /// May it connect to this TCP port?
+    #[arg(long, value_name = "PORT")]
+    connect: Vec<u16>,
+    /// May it listen at this TCP port?
+    #[arg(long, value_name = "PORT")]
+    listen: Vec<u16>,
+    /// May it make this system call?
+    #[arg(long, value_name = "NAME")]
+    call: Vec<String>,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain {
+        Ok(path.components().collect())
+    } else {
+        Err("expected an absolute path without ..".to_owned())
+    }
+}
+
+impl Questions {
+    fn ask(&self, standing: &Standing) -> Result<Vec<(String, Answer)>> {
+        let mut all = Vec::new();
+        all.extend(self.write.iter().map(|path| (format!("write {}", path.display()), standing.write(path))));
+        all.extend(self.execute.iter().map(|path| (format!("execute {}", path.display()), standing.execute(path))));
+        all.extend(self.connect.iter().map(|port| (format!("connect to {port}"), standing.port(*port, true))));
+        all.extend(self.listen.iter().map(|port| (format!("listen at {port}"), standing.port(*port, false))));
+        for name in &self.call {
+            all.push((format!("call {name}"), standing.call(name).map_err(anyhow::Error::msg)?));
+        }
+        Ok(all)
+    }
+
+    const fn is_empty(&self) -> bool {
+        let Self { write, execute, connect, listen, call } = self;
+        write.is_empty() && execute.is_empty() && connect.is_empty() && listen.is_empty() && call.is_empty()
+    }
 }
 
 /// Lists pods by how much they were denied.
@@ -58,6 +118,10 @@ pub(crate) struct Top {
 
 impl Events {
     pub(crate) fn run(&self) -> Result<ExitCode> {
+        if self.schema {
+            println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Record))?);
+            return Ok(ExitCode::SUCCESS);
+        }
         // Watched before it is read: nothing is missed between the two.
         let watch = self.follow.then(|| self.watch()).transpose()?;
         let mut reader = Reader::new(&self.selection.events);
@@ -106,6 +170,9 @@ impl Events {
 
 impl Why {
     pub(crate) fn run(&self) -> Result<ExitCode> {
+        if !self.questions.is_empty() {
+            return self.answer();
+        }
         let records = last_of_each(self.selection.read(Some(&self.pod))?);
         if self.json {
             println!("{}", serde_json::to_string_pretty(&records)?);
@@ -125,6 +192,65 @@ impl Why {
     }
 }
 
+impl Why {
+    fn answer(&self) -> Result<ExitCode> {
+        let mut all = Vec::new();
+        for (id, standing) in standings(&self.pod, self.selection.namespace.as_deref())? {
+            all.push((standing.name.clone().unwrap_or(id), self.questions.ask(&standing)?));
+        }
+        let refused = all.iter().flat_map(|(_, answers)| answers).any(|(_, answer)| !answer.allowed);
+        if self.json {
+            let entry =
+                |(question, answer): &(String, Answer)| serde_json::json!({"question": question, "answer": answer});
+            let json = |(container, answers): &(String, Vec<_>)| serde_json::json!({"container": container, "answers": answers.iter().map(entry).collect::<Vec<_>>()});
+            println!("{}", serde_json::to_string_pretty(&all.iter().map(json).collect::<Vec<_>>())?);
+            return Ok(ExitCode::from(u8::from(refused)));
+        }
+        for (container, answers) in &all {
+            anstream::println!("{BOLD}{}{PLAIN}", printable(container));
+            for (question, Answer { allowed, because, setting }) in answers {
+                let verdict = if *allowed { format!("{GOOD}yes{PLAIN}") } else { format!("{BAD}no{PLAIN}") };
+                anstream::println!("  {question}: {verdict}, {}", printable(because));
+                match setting {
+                    Some(setting) => {
+                        anstream::println!("    {DIM}allow it{PLAIN}  {GOOD}{}{PLAIN}", printable(setting))
+                    }
+                    None if !*allowed => anstream::println!("    {NOTE}no setting allows it{PLAIN}"),
+                    None => {}
+                }
+            }
+        }
+        Ok(ExitCode::from(u8::from(refused)))
+    }
+}
+
+/// What was decided of the containers of a pod that run here, or of the container of that id.
+fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(String, Standing)>> {
+    let root = Path::new("/run/hardened");
+    let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = Vec::new();
+    for folder in list(root).flat_map(|namespace| list(&namespace)) {
+        // Those of a container that ends right now are gone.
+        let Ok(text) = std::fs::read(folder.join("standing.json")) else { continue };
+        let show = folder.display();
+        let standing: Standing = serde_json::from_slice(&text).with_context(|| format!("{show}/standing.json"))?;
+        let id = folder.file_name().unwrap_or_default().display().to_string();
+        let pod = standing.name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or_default();
+        let (of_namespace, of_pod) = pod.split_once('/').unwrap_or_default();
+        let called = of_pod == name || id == name || (name.len() >= 8 && id.starts_with(name));
+        if called && namespace.is_none_or(|namespace| namespace == of_namespace) {
+            found.push((id, standing));
+        }
+    }
+    if found.is_empty() {
+        bail!(
+            "no pod or container of this runtime is called {name} on this node; `crictl ps` lists them, and root alone sees them"
+        );
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
+}
+
 fn print_reason(record: &Record) {
     let times = if record.count == 1 { "once".to_owned() } else { format!("{} times", record.count) };
     anstream::println!("{BOLD}{}{PLAIN}  {BAD}{}{PLAIN}  {times}", what(record), printable(&record.result));
@@ -136,7 +262,11 @@ fn print_reason(record: &Record) {
         || format!("{NOTE}no setting allows it{PLAIN}"),
         |setting| format!("{GOOD}{}{PLAIN}", printable(setting)),
     );
-    let mut rows = vec![("container", name_of(record)), ("asked by", who)];
+    let mut rows = vec![("container", name_of(record))];
+    // Not of what is not listed.
+    if record.host_pid != 0 {
+        rows.push(("asked by", who));
+    }
     let when = if record.count == 1 {
         time(&record.updated_time)
     } else {

@@ -88,7 +88,14 @@ fn formats_are_what_they_say() {
 #[test]
 fn the_shipped_schema_is_that_of_the_code() {
     let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/policy.schema.json"));
-    assert_eq!(shipped.unwrap(), hardenctl(&["policy", "schema"]).1);
+    assert!(shipped.unwrap() == hardenctl(&["policy", "schema"]).1, "configs/policy.schema.json is not up to date");
+}
+
+/// `hardenctl events --schema > configs/record.schema.json` brings it up to date.
+#[test]
+fn the_shipped_schema_of_records_is_that_of_the_code() {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/record.schema.json"));
+    assert!(shipped.unwrap() == hardenctl(&["events", "--schema"]).1, "configs/record.schema.json is not up to date");
 }
 
 #[test]
@@ -130,6 +137,15 @@ fn bad_input_is_answered_with_what_and_where() {
         &["explain", "--container", "nobody"],
         &["explain", "--container", "x", good],
         &["explain", "--namespace", "-", good],
+        &["events", "--namespace", "A B"],
+        &["events", "--events", "/etc/passwd"],
+        &["events", "--schema", "pod"],
+        &["why"],
+        &["why", "nobody", "--write", "/x"],
+        &["why", "pod", "--write", "x"],
+        &["why", "pod", "--write", "/x/../y"],
+        &["why", "pod", "--connect", "70000"],
+        &["top", "pod"],
         &["policy", "lint", "/nowhere"],
         &["policy", "show", "nobody"],
         &["policy", "diff", "configs/policy.toml"],

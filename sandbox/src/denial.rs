@@ -2,19 +2,30 @@
 
 use std::fmt::Write as _;
 
-use crate::decide::Admission;
 use crate::profile::{self, gated};
 use crate::seccomp::{Arch, Call, Filter, Program};
 
-/// One of those whose filters a container's is the meet of.
-#[derive(Debug, Clone)]
+/// Those whose filters a container's is the meet of.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filters {
+    pub(crate) arch: Arch,
+    /// Profiles that the sandbox is the meet of.
+    pub(crate) profiles: Vec<String>,
+    /// None where denials are not explained.
+    pub(crate) operands: Vec<Operand>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Operand {
     pub(crate) source: Source,
     pub(crate) program: Program,
 }
 
 /// Where a filter comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Source {
     /// The node's profile for the container.
     Profile(String),
@@ -168,14 +179,14 @@ fn argument_text(name: &str, value: u64) -> Option<String> {
     Some(format!("{what}={text}"))
 }
 
-impl Admission {
+impl Filters {
     /// Why a call of the container is denied, and what would allow it.
     #[must_use]
     pub fn explain(&self, call: &Call) -> Explanation {
-        let arch = self.sandbox().filter().arch();
+        let arch = self.arch;
         let own = call.arch == arch.audit() && !(arch == Arch::X86_64 && call.number >= 0x4000_0000);
         let denies = |operand: &&Operand| operand.program.answer(call).is_none_or(|word| !allows(word));
-        let denying: Vec<&Operand> = self.operands().iter().filter(denies).collect();
+        let denying: Vec<&Operand> = self.operands.iter().filter(denies).collect();
         let Some(name) = arch.name(call.number).filter(|_| own) else {
             return self.unknown(call, own, &denying);
         };
@@ -220,10 +231,7 @@ impl Admission {
 
     fn names(&self, denying: &[&Operand]) -> Vec<String> {
         if denying.is_empty() {
-            return vec![format!(
-                "profile {}",
-                self.sandbox().names().iter().cloned().collect::<Vec<_>>().join(" and ")
-            )];
+            return vec![format!("profile {}", self.profiles.join(" and "))];
         }
         denying.iter().map(|operand| operand.source.to_string()).collect()
     }
@@ -240,7 +248,7 @@ impl std::fmt::Display for Source {
 }
 
 /// Whether the call runs: `SECCOMP_RET_LOG`, `SECCOMP_RET_ALLOW`.
-const fn allows(word: u32) -> bool {
+pub(crate) const fn allows(word: u32) -> bool {
     word >= 0x7ffc_0000
 }
 

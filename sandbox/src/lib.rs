@@ -36,12 +36,13 @@ mod refusal;
 mod request;
 mod sandbox;
 pub mod seccomp;
+mod standing;
 
 pub use decide::{
     ANNOTATIONS, Admission, ExecAdmission, PROFILE_ANNOTATION, UserNamespace, decide, folder_of_volumes, judge,
     sources_to_locate,
 };
-pub use denial::{Explanation, telling_argument};
+pub use denial::{Explanation, Filters, telling_argument};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
 pub use feature::{Demand, FEATURES, Feature};
@@ -55,3 +56,4 @@ pub use plan::LockdownPlan;
 pub use refusal::{Note, PodField, Reason, Refusal, Violation};
 pub use request::{ProcessRequest, Request};
 pub use sandbox::{Access, Device, ExecRules, HostNamespace, HostPaths, Sandbox, Users, grant_advice};
+pub use standing::{Answer, Standing};

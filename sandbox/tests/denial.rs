@@ -79,7 +79,7 @@ fn denials_are_told_in_words() {
         writeln!(told, "{title}").unwrap();
         for call in calls {
             let Some(errno) = errno(&admission, call) else { continue };
-            let e = admission.explain(call);
+            let e = admission.filters().explain(call);
             let argument = e.argument.unwrap_or_default();
             writeln!(
                 told,
@@ -111,7 +111,7 @@ fn the_setting_that_is_told_allows_the_call() {
                         if errno(&before, &call).is_none() {
                             continue;
                         }
-                        let Some(setting) = before.explain(&call).setting else { continue };
+                        let Some(setting) = before.filters().explain(&call).setting else { continue };
                         if !told.insert((number, setting.clone())) {
                             continue;
                         }

@@ -10,7 +10,7 @@ use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use hardened_sandbox::bundle::{self, CgroupPath, NamespaceKind};
-use hardened_sandbox::{Admission, KernelSupport, Request, UserNamespace, decide};
+use hardened_sandbox::{Admission, KernelSupport, Request, Standing, UserNamespace, decide};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
@@ -67,6 +67,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     // For `delete`, if this shim is gone a moment later.
     state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init: None })?;
     state.write("admission.json", &admission.summary())?;
+    state.write("standing.json", &Standing::new(&admission))?;
     let streams = Streams {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),

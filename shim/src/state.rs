@@ -3,6 +3,7 @@
 //! ```text
 //! container.json    what `delete` needs when the shim is gone
 //! admission.json    what was decided, for `hardenctl explain --container`
+//! standing.json     the same, for the questions of `hardenctl why`
 //! config.json       the spec that libcontainer gets, which the launcher writes
 //! exec-<id>.json    the process of an exec, while it is launched
 //! runtime/<id>/     libcontainer's own state

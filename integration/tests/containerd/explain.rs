@@ -15,6 +15,7 @@ use crate::policy::policy;
 
 crate::tests!(
     a_denied_call_is_told_of_with_who_and_what_would_allow_it,
+    questions_are_answered_as_the_container_finds_it,
     what_is_told_outlives_its_container,
     no_process_of_a_container_has_a_listener,
     a_container_that_is_denied_calls_can_be_frozen,
@@ -82,6 +83,58 @@ fn a_denied_call_is_told_of_with_who_and_what_would_allow_it(c: &Containerd) -> 
     ensure!(records(c, id)?.iter().all(|record| parsed.contains(record)), "{events}");
     let top = hardenctl(&["top", "--json"])?.ok()?.text();
     ensure!(top.contains(&format!("\"pod\": \"{id}\"")), "{top}");
+    running.remove()
+}
+
+/// Each answer is tried.
+fn questions_are_answered_as_the_container_finds_it(c: &Containerd) -> Result<()> {
+    let volume = c.volume()?;
+    let text = r#"
+        default = "asked"
+        [profile.asked]
+        files = { no-write = ["/etc"], hidden = ["/srv"], execute-from-writable = false }
+        network.connect-tcp = [443]
+    "#;
+    let folder = policy(c, text)?;
+    let mount = |at: &str, how: &str| format!("type=bind,src={},dst={at},options=rbind:{how}", volume.display());
+    let (writable, read_only) = (mount("/data", "rw"), mount("/config", "ro"));
+    let running = folder.start(&["--mount", &writable, "--mount", &read_only], &["sleep", "1000"])?;
+    let copy = "cp /bin/busybox /tmp/echo && cp /bin/busybox /home/echo";
+    running.exec(&["sh", "-c", &format!("mkdir -p /home && {copy}")])?.ok()?;
+    for (question, value, try_it, allowed) in [
+        ("--write", "/etc/x", "touch /etc/x", false),
+        ("--write", "/srv/x", "touch /srv/x", false),
+        ("--write", "/bin/x", "touch /bin/x", false),
+        ("--write", "/usr/x", "touch /usr/x", false),
+        ("--write", "/config/x", "touch /config/x", false),
+        ("--write", "/proc/sys/kernel/hostname", "echo x >/proc/sys/kernel/hostname", false),
+        ("--write", "/data/x", "touch /data/x", true),
+        ("--write", "/x", "touch /x", false),
+        ("--write", "/home/x", "touch /home/x", true),
+        ("--write", "/usr/share/x", "mkdir -p /usr/share && touch /usr/share/x", true),
+        ("--execute", "/tmp/echo", "/tmp/echo x", false),
+        ("--execute", "/srv/echo", "/srv/echo x", false),
+        ("--execute", "/home/echo", "/home/echo x", true),
+        ("--connect", "80", "nc -w 1 127.0.0.1 80 </dev/null 2>&1 | grep -qi refused", false),
+        ("--connect", "443", "nc -w 1 127.0.0.1 443 </dev/null 2>&1 | grep -qi refused", true),
+        ("--call", "unshare", "unshare -U true", false),
+        ("--call", "chown", "chown 0 /home/x", true),
+    ] {
+        let tried = running.exec(&["sh", "-c", try_it])?;
+        ensure!((tried.status == 0) == allowed, "{try_it}: {tried:?}");
+        let answer = hardenctl(&["why", running.id(), "--json", question, value])?;
+        ensure!(answer.status == i32::from(!allowed), "{question} {value}: {answer:?}");
+        let answer: Value = serde_json::from_slice(&answer.stdout)?;
+        ensure!(answer[0]["answers"][0]["answer"]["allowed"] == allowed, "{question} {value}: {answer}");
+    }
+    let text = hardenctl(&["why", running.id(), "--write", "/bin/x", "--connect", "80"])?.text();
+    for words in [
+        "write /bin/x: no, programs and libraries",
+        "profile.asked.files.system = \"writable\"",
+        "network.connect-tcp are 443",
+    ] {
+        ensure!(text.contains(words), "{words}: {text}");
+    }
     running.remove()
 }
 

@@ -16,7 +16,7 @@ mod user_namespace;
 use oci_spec::runtime::Spec;
 
 use crate::bundle::{Bundle, CgroupPath};
-use crate::denial::{Operand, can_be_explained};
+use crate::denial::{Filters, Operand, can_be_explained};
 use crate::feature::Feature;
 use crate::identity::Identity;
 use crate::kernel::{KernelSupport, LEAST_LANDLOCK_ABI};
@@ -47,8 +47,7 @@ pub struct Admission {
     identity: Identity,
     user_namespace: Option<UserNamespace>,
     by: String,
-    /// Whose filters the sandbox's is the meet of, where denials are explained.
-    operands: Vec<Operand>,
+    filters: Filters,
 }
 
 impl Admission {
@@ -100,8 +99,10 @@ impl Admission {
         &self.notes
     }
 
-    pub(crate) fn operands(&self) -> &[Operand] {
-        &self.operands
+    /// Whose filters its own is the meet of: they tell why a call is denied.
+    #[must_use]
+    pub const fn filters(&self) -> &Filters {
+        &self.filters
     }
 
     /// What the kernel does not have, so that this container does without.
@@ -247,8 +248,10 @@ pub fn decide(
     if let Some(landlock) = &mut plan.landlock {
         landlock.log = policy.logs_landlock_denials();
     }
+    let profiles = sandbox.names.iter().cloned().collect();
+    let filters = Filters { arch: sandbox.filter.arch(), profiles, operands };
     let user_namespace = UserNamespace::of(request);
-    Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by, operands })
+    Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by, filters })
 }
 
 /// Parses a spec and decides: for whoever has no node to look at in between.

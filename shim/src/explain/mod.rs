@@ -104,7 +104,7 @@ impl Supervisor {
             caller: caller.unwrap_or_default(),
             exec: self.exec.clone(),
             errno,
-            explained: self.container.admission.explain(&notification.call),
+            explained: self.container.admission.filters().explain(&notification.call),
         });
     }
 }

@@ -1,0 +1,205 @@
+//! What a container may do, asked when it runs: answered from what was decided, without any record of a denial.
+
+use std::path::{Path, PathBuf};
+
+use crate::bundle::{MountFlag, SystemFolders};
+use crate::decide::Admission;
+use crate::denial::{Filters, allows};
+use crate::plan::LockdownPlan;
+use crate::seccomp::Call;
+
+/// What was decided of a container, kept for questions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// The pod's name and the container's in it, as `NAMESPACE/POD CONTAINER`; absent for one that `ctr` started.
+    pub name: Option<String>,
+    plan: LockdownPlan,
+    filters: Filters,
+    root_read_only: bool,
+    system: SystemFolders,
+    mounts: Vec<Mounted>,
+}
+
+/// A mount, as far as it decides what may be done in it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mounted {
+    at: PathBuf,
+    read_only: bool,
+    no_execute: bool,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Answer {
+    /// Whether the sandbox lets it through. Modes of files and the program's user decide besides.
+    pub allowed: bool,
+    /// Why, or why not.
+    pub because: String,
+    /// What would allow it. None where nothing does, or where it is allowed.
+    pub setting: Option<String>,
+}
+
+impl Answer {
+    fn yes(because: &str) -> Self {
+        Self { allowed: true, because: because.to_owned(), setting: None }
+    }
+
+    fn no(because: impl Into<String>, setting: impl Into<Option<String>>) -> Self {
+        Self { allowed: false, because: because.into(), setting: setting.into() }
+    }
+}
+
+impl Standing {
+    /// Of a container that is about to start.
+    #[must_use]
+    pub fn new(admission: &Admission) -> Self {
+        let (bundle, identity) = (admission.bundle(), admission.identity());
+        let name = match (&identity.namespace, &identity.pod) {
+            (Some(namespace), Some(pod)) => Some(
+                format!("{namespace}/{pod} {}", identity.container.as_deref().unwrap_or_default()).trim().to_owned(),
+            ),
+            _ => None,
+        };
+        let mounts = bundle.mounts.iter().map(|mount| Mounted {
+            at: mount.destination.clone(),
+            read_only: mount.flags.contains(MountFlag::ReadOnly),
+            no_execute: mount.flags.contains(MountFlag::NoExec),
+        });
+        Self {
+            name,
+            plan: admission.plan().clone(),
+            filters: admission.filters().clone(),
+            root_read_only: bundle.root_read_only,
+            system: bundle.system.clone(),
+            mounts: mounts.collect(),
+        }
+    }
+
+    /// Whether a file may be written to, made or removed. The path is the container's, without symbolic links.
+    #[must_use]
+    pub fn write(&self, path: &Path) -> Answer {
+        if let Some(no) = self.hidden(path) {
+            return no;
+        }
+        let landlock = self.plan.landlock.as_ref();
+        if let Some(tree) = landlock.and_then(|plan| within(path, &plan.no_write)) {
+            return Answer::no(format!("nothing below {} can be written", tree.display()), self.line("files.no-write"));
+        }
+        // Landlock grants trees, and so all that is beside them one by one.
+        let kept = landlock.into_iter().flat_map(|plan| plan.no_write.iter().chain(&plan.hidden));
+        let parent = path.parent().unwrap_or(path);
+        if let Some(tree) = kept.filter(|tree| *tree != parent).find(|tree| tree.starts_with(parent)) {
+            let because = format!(
+                "nothing is made or removed in {} itself, where {} is kept; files that were there when it started can be \
+                 written to",
+                parent.display(),
+                tree.display()
+            );
+            return Answer::no(because, self.line("files.no-write and files.hidden without it"));
+        }
+        let masks = self.plan.masks.iter().flat_map(|masks| masks.masked.iter().chain(&masks.read_only));
+        if let Some(mask) = masks.rev().find(|mask| path.starts_with(mask)) {
+            let because =
+                format!("{} shows the host's kernel, and is masked or read-only in every container", mask.display());
+            return Answer::no(because, None);
+        }
+        if let Some(mount) = self.mount_of(path) {
+            let at = mount.at.display();
+            return if mount.read_only {
+                let setting = "the volume without readOnly in the pod, where the profile has it writable".to_owned();
+                Answer::no(format!("what is mounted at {at} is read-only"), setting)
+            } else {
+                Answer::yes(&format!("what is mounted at {at} is writable"))
+            };
+        }
+        if self.root_read_only {
+            let setting =
+                "the pod without readOnlyRootFilesystem, the profile without files.read-only-root; or a volume there";
+            return Answer::no("the root file system is read-only", setting.to_owned());
+        }
+        let alone = self.system.alone.iter().any(|folder| path == folder || path.parent() == Some(folder));
+        if alone || within(path, &self.system.whole).is_some() {
+            let because = "programs and libraries of the image are read-only";
+            return Answer::no(because, self.line("files.system = \"writable\""));
+        }
+        Answer::yes("the image's own files are the container's to change")
+    }
+
+    /// Whether a program may be executed.
+    #[must_use]
+    pub fn execute(&self, path: &Path) -> Answer {
+        if let Some(no) = self.hidden(path) {
+            return no;
+        }
+        let landlock = self.plan.landlock.as_ref();
+        let denied =
+            landlock.and_then(|plan| within(path, &plan.no_execute)).or_else(|| within(path, &self.system.no_execute));
+        if let Some(tree) = denied {
+            let because = format!("nothing below {} can be executed: it can be written to", tree.display());
+            return Answer::no(because, self.line("files.execute-from-writable = true"));
+        }
+        match self.mount_of(path).filter(|mount| mount.no_execute) {
+            Some(mount) => Answer::no(format!("what is mounted at {} is noexec", mount.at.display()), None),
+            None => Answer::yes("nothing keeps programs there from being executed"),
+        }
+    }
+
+    /// Whether a TCP port may be connected to, or listened at.
+    #[must_use]
+    pub fn port(&self, port: u16, connect: bool) -> Answer {
+        let landlock = self.plan.landlock.as_ref();
+        let (ports, key) = if connect {
+            (landlock.and_then(|plan| plan.connect_tcp.as_ref()), "network.connect-tcp")
+        } else {
+            (landlock.and_then(|plan| plan.bind_tcp.as_ref()), "network.bind-tcp")
+        };
+        match ports {
+            None => Answer::yes("there are no rules for TCP ports; NetworkPolicy may have some"),
+            Some(ports) if ports.contains(&port) => Answer::yes("the port is among those of the rules"),
+            Some(ports) => {
+                let all: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+                Answer::no(format!("the ports of {key} are {all}"), self.line(key))
+            }
+        }
+    }
+
+    /// Whether a system call runs, by its name; with arguments of zero where they decide.
+    ///
+    /// # Errors
+    /// There is no such call.
+    pub fn call(&self, name: &str) -> Result<Answer, String> {
+        let arch = self.filters.arch;
+        let number = arch.number(name).ok_or_else(|| format!("{name} is no system call of this node"))?;
+        let call = Call { number, arch: arch.audit(), arguments: [0; 6] };
+        if self.plan.seccomp.answer(&call).is_some_and(allows) {
+            return Ok(Answer::yes("the filter lets it through; arguments may decide besides"));
+        }
+        let explained = self.filters.explain(&call);
+        Ok(Answer::no(format!("{}: {}", explained.denied_by.join("; "), explained.reason), explained.setting))
+    }
+
+    fn hidden(&self, path: &Path) -> Option<Answer> {
+        let tree = within(path, &self.plan.landlock.as_ref()?.hidden)?;
+        Some(Answer::no(format!("{} is hidden", tree.display()), self.line("files.hidden")))
+    }
+
+    /// The mount that a path is in: the last of the innermost. None for the root file system.
+    fn mount_of(&self, path: &Path) -> Option<&Mounted> {
+        let inside = self.mounts.iter().filter(|mount| path.starts_with(&mount.at));
+        inside.max_by_key(|mount| mount.at.components().count())
+    }
+
+    /// A key of the profile to change.
+    fn line(&self, key: &str) -> String {
+        let profile = self.filters.profiles.iter().find(|name| !crate::profile::is_built_in(name));
+        format!("profile.{}.{key}", profile.map_or("NAME", String::as_str))
+    }
+}
+
+/// The tree that a path is in.
+fn within<'a>(path: &Path, trees: &'a [PathBuf]) -> Option<&'a PathBuf> {
+    trees.iter().find(|tree| path.starts_with(tree))
+}

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::args::{Format, PolicyPath, dns_label};
-use crate::{check, doctor, events, explain, install, policy};
+use crate::{check, doctor, events, explain, install, policy, score};
 
 /// Checks, explains and installs hardened, the containerd runtime that sandboxes every container.
 #[derive(Debug, Parser)]
@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Events(events::Events),
     Why(events::Why),
     Top(events::Top),
+    Score(score::Score),
     /// Works on policy files.
     Policy {
         #[command(subcommand)]
@@ -118,6 +119,7 @@ impl Command {
             Self::Events(events) => events.run(),
             Self::Why(why) => why.run(),
             Self::Top(top) => top.run(),
+            Self::Score(score) => score.run(),
             Self::Policy { command } => command.run(),
             Self::Install(install) => install.run(),
             Self::Uninstall(uninstall) => uninstall.run(),

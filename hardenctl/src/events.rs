@@ -225,7 +225,7 @@ impl Why {
 }
 
 /// What was decided of the containers of a pod that run here, or of the container of that id.
-fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(String, Standing)>> {
+pub(crate) fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(String, Standing)>> {
     let root = Path::new("/run/hardened");
     let list = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found = Vec::new();

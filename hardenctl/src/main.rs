@@ -15,6 +15,7 @@ mod policy_source;
 mod records;
 mod report;
 mod sarif;
+mod score;
 mod style;
 
 use std::process::ExitCode;

@@ -98,6 +98,22 @@ fn the_shipped_schema_of_records_is_that_of_the_code() {
     assert!(shipped.unwrap() == hardenctl(&["events", "--schema"]).1, "configs/record.schema.json is not up to date");
 }
 
+/// A weight that is changed, or a profile that gives more, shows up in a diff.
+#[test]
+fn scores_are_told_with_what_adds_to_them() {
+    let score = |arguments: &[&str]| {
+        let (code, out, error) =
+            hardenctl(&[&["score", "--policy", "configs/policy-example.toml"], arguments].concat());
+        assert_eq!(code, 0, "{error}");
+        out
+    };
+    insta::assert_snapshot!("scores", score(&[]) + &score(&["compatible"]) + &score(&["restricted"]));
+    let json: serde_json::Value =
+        serde_json::from_str(&score(&["--json", "integration/manifests/hostile.yaml"])).unwrap();
+    let all = json.as_array().unwrap();
+    assert!(all.len() > 20 && all.iter().any(|scored| scored["rating"] == "refused" && scored["score"].is_null()));
+}
+
 #[test]
 fn bad_input_is_answered_with_what_and_where() {
     let dir = tempfile::tempdir().unwrap();
@@ -146,6 +162,7 @@ fn bad_input_is_answered_with_what_and_where() {
         &["why", "pod", "--write", "/x/../y"],
         &["why", "pod", "--connect", "70000"],
         &["top", "pod"],
+        &["score", "nobody"],
         &["policy", "lint", "/nowhere"],
         &["policy", "show", "nobody"],
         &["policy", "diff", "configs/policy.toml"],

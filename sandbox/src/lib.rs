@@ -18,6 +18,7 @@ mod decide;
 mod denial;
 mod describe;
 mod device_filter;
+mod exposure;
 mod feature;
 mod identity;
 mod kernel;
@@ -45,6 +46,7 @@ pub use decide::{
 pub use denial::{Explanation, Filters, telling_argument};
 pub use describe::Summary;
 pub use device_filter::DeviceFilter;
+pub use exposure::{Finding, HOST_PATHS, score};
 pub use feature::{Demand, FEATURES, Feature};
 pub use identity::{Identity, Kind, handler_of};
 pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};

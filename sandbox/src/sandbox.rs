@@ -94,6 +94,18 @@ pub enum HostNamespace {
     Ipc,
 }
 
+impl HostNamespace {
+    /// As the OCI spec calls it.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Pid => "pid",
+            Self::Ipc => "ipc",
+        }
+    }
+}
+
 /// A device by its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
@@ -238,6 +250,17 @@ impl Sandbox {
     pub(crate) fn filtered(mut self, filter: &Filter) -> Self {
         self.filter = self.filter.meet(filter);
         self
+    }
+
+    /// Namespaces that may be the host's.
+    pub fn host_namespaces(&self) -> impl Iterator<Item = HostNamespace> {
+        self.host_namespaces.iter().copied()
+    }
+
+    /// Whether uid 0 is refused, by one of those whose demands must hold.
+    #[must_use]
+    pub fn needs_a_user(&self) -> bool {
+        self.users.iter().any(|users| users.non_root)
     }
 
     /// Whether a privileged container gets what it asks for.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bundle::{MountFlag, SystemFolders};
+use crate::bundle::{MountFlag, MountKind, NamespaceKind, SystemFolders};
 use crate::decide::Admission;
 use crate::denial::{Filters, allows};
 use crate::plan::LockdownPlan;
@@ -14,19 +14,24 @@ use crate::seccomp::Call;
 pub struct Standing {
     /// The pod's name and the container's in it, as `NAMESPACE/POD CONTAINER`; absent for one that `ctr` started.
     pub name: Option<String>,
-    plan: LockdownPlan,
-    filters: Filters,
-    root_read_only: bool,
-    system: SystemFolders,
-    mounts: Vec<Mounted>,
+    pub(crate) plan: LockdownPlan,
+    pub(crate) filters: Filters,
+    pub(crate) uid: u32,
+    pub(crate) user_namespace: bool,
+    pub(crate) host_namespaces: Vec<NamespaceKind>,
+    pub(crate) root_read_only: bool,
+    pub(crate) system: SystemFolders,
+    pub(crate) mounts: Vec<Mounted>,
 }
 
 /// A mount, as far as it decides what may be done in it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Mounted {
+pub(crate) struct Mounted {
     at: PathBuf,
-    read_only: bool,
+    /// Where a volume is on the node.
+    pub(crate) source: Option<PathBuf>,
+    pub(crate) read_only: bool,
     no_execute: bool,
 }
 
@@ -64,6 +69,15 @@ impl Standing {
         };
         let mounts = bundle.mounts.iter().map(|mount| Mounted {
             at: mount.destination.clone(),
+            source: match &mount.kind {
+                MountKind::Bind(volume) => Some(volume.source.clone()),
+                MountKind::Proc { .. }
+                | MountKind::Sysfs
+                | MountKind::Tmpfs(_)
+                | MountKind::Devpts(_)
+                | MountKind::Mqueue
+                | MountKind::Cgroup => None,
+            },
             read_only: mount.flags.contains(MountFlag::ReadOnly),
             no_execute: mount.flags.contains(MountFlag::NoExec),
         });
@@ -71,6 +85,12 @@ impl Standing {
             name,
             plan: admission.plan().clone(),
             filters: admission.filters().clone(),
+            uid: bundle.process.user.uid,
+            user_namespace: admission.user_namespace().is_some(),
+            host_namespaces: NamespaceKind::ALL
+                .into_iter()
+                .filter(|kind| bundle.namespaces.iter().all(|namespace| namespace.kind != *kind))
+                .collect(),
             root_read_only: bundle.root_read_only,
             system: bundle.system.clone(),
             mounts: mounts.collect(),

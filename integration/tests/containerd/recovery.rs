@@ -42,7 +42,11 @@ fn a_parked_init_ends_with_its_shim(c: &Containerd) -> Result<()> {
     shim.create(None)?;
     let init = i32::try_from(shim.pid()?)?;
     ensure!(processes()?.get(&init).is_some_and(|line| line.contains(" launch ")), "{:?}", processes()?.get(&init));
-    kill(parent(init).context("parent")?);
+    // The launcher ends when it has answered, and leaves init to the shim.
+    let of_shim =
+        || parent(init).filter(|pid| processes().is_ok_and(|all| all.get(pid).is_some_and(|l| l.contains(" serve"))));
+    eventually("init is the shim's child", || of_shim().is_some())?;
+    kill(of_shim().context("no shim")?);
     eventually("init has ended", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
     shim.abandon()?;
     c.nothing_left(&id)

@@ -180,6 +180,12 @@ fn argument_text(name: &str, value: u64) -> Option<String> {
 }
 
 impl Filters {
+    /// The architecture whose calls they decide.
+    #[must_use]
+    pub const fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// Why a call of the container is denied, and what would allow it.
     #[must_use]
     pub fn explain(&self, call: &Call) -> Explanation {

@@ -27,7 +27,7 @@ pub struct Sandbox {
     pub(crate) capabilities: CapabilitySet,
     /// System calls.
     pub(crate) filter: Filter,
-    /// Denied calls are told of. It takes nothing away, and gives nothing.
+    /// Denied calls are told of. Not to be is a grant: who may choose it is seen less.
     pub(crate) explained: bool,
     /// Calls that are not told of.
     pub(crate) quiet: BTreeSet<u32>,
@@ -216,8 +216,8 @@ impl Sandbox {
             names: &self.names | &other.names,
             capabilities: self.capabilities.meet(other.capabilities),
             filter: if self.filter == other.filter { self.filter.clone() } else { self.filter.meet(&other.filter) },
-            explained: self.explained && other.explained,
-            quiet: &self.quiet | &other.quiet,
+            explained: self.explained || other.explained,
+            quiet: &self.quiet & &other.quiet,
             landlock: self.landlock || other.landlock,
             system_writable: self.system_writable && other.system_writable,
             execute_from_writable: self.execute_from_writable && other.execute_from_writable,

@@ -72,7 +72,7 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// What init was made in, and what its execs have of it.
     pub(crate) made: Made,
-    pub(crate) denials: Denials,
+    pub(crate) denials: Arc<Denials>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     paused: AtomicBool,
     launching: AtomicUsize,
@@ -89,7 +89,7 @@ impl Container {
         cgroup: Cgroup,
         init: Arc<Process>,
         made: Made,
-        denials: Denials,
+        denials: Arc<Denials>,
     ) -> Self {
         Self {
             id,

@@ -94,7 +94,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let own_pid_namespace = admission.bundle().makes(NamespaceKind::Pid);
     let made =
         Made { own_pid_namespace, namespaces: launched.namespaces, ruleset: launched.ruleset, hidden: launched.hidden };
-    let denials = Denials::new(shim.pod.clone(), &shim.namespace, &request.id, &admission);
+    let denials = Arc::new(Denials::new(shim.pod.clone(), &shim.namespace, &request.id, &admission));
     let container = Arc::new(Container::new(
         request.id.clone(),
         request.bundle.clone(),

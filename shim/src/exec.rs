@@ -147,7 +147,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
     let explained = |listener| {
         let executable = admission.process().args.first().cloned().unwrap_or_default();
         let event = ExecEvent { exec_id: process.exec_id.clone(), executable_name: executable };
-        explain::supervise(container, Some(event), admission.plan().seccomp.clone(), listener);
+        explain::supervise(&container.denials, Some(event), admission.plan().seccomp.clone(), listener);
     };
     launcher::executed(launched.status, explained).await.map_err(|error| {
         ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");

@@ -57,7 +57,7 @@ impl Shim {
         Ok(StartResponse { pid: process.pid_u32(), ..StartResponse::default() })
     }
 
-    async fn start_init(&self, container: &Arc<Container>) -> Result<()> {
+    async fn start_init(&self, container: &Container) -> Result<()> {
         let init = &container.init;
         init.begin_start()?;
         let parked = self.tables().parked.remove(&container.id);
@@ -68,7 +68,7 @@ impl Shim {
                 Some(status) => {
                     let program = &container.admission.plan().seccomp;
                     launcher::executed(status, |listener| {
-                        explain::supervise(container, None, program.clone(), listener)
+                        explain::supervise(&container.denials, None, program.clone(), listener)
                     })
                     .await
                     .map_err(|e| exec::not_started("init", &e))

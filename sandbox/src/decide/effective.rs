@@ -28,6 +28,7 @@ pub(crate) fn effective(
         // the workload runs in it, and each container is judged by itself.
         sandbox = sandbox.meet(&BuiltIn::Pause.sandbox(arch));
         sandbox.privileged = true;
+        sandbox.explained = false;
         sandbox.host_namespaces.extend(policy.host_namespaces_of_pod(identity));
     }
     sandbox = annotation::tighten(sandbox, &request.annotations, policy, violations);

@@ -26,7 +26,7 @@ use crate::observations::Observations;
 use crate::plan::LockdownPlan;
 use crate::policy::Policy;
 use crate::profile;
-use crate::refusal::{Note, Refusal, Violation};
+use crate::refusal::{Note, PodField, Refusal, Violation};
 use crate::request::{ProcessRequest, Request};
 use crate::sandbox::Sandbox;
 use crate::seccomp::{CompileError, Filter, Program};
@@ -343,6 +343,13 @@ fn check(
             )
             .of_container("securityContext.seLinuxOptions"),
         );
+    }
+    // The host's shared memory comes with its IPC namespace: of that the pod's author knows nothing.
+    let host_ipc = |violation: &Violation| violation.pod_field == Some(PodField::Pod("hostIPC".to_owned()));
+    if violations.iter().any(host_ipc) {
+        let (follows, rest) = std::mem::take(violations).into_iter().partition(mounts::is_of_shared_memory);
+        implied.extend::<Vec<_>>(follows);
+        *violations = rest;
     }
     if is_refused {
         violations.insert(

@@ -188,6 +188,11 @@ pub(crate) fn check_host_view(request: &Request, sandbox: &Sandbox, violations: 
     }
 }
 
+/// Whether it refuses what is mounted at `/dev/shm`.
+pub(crate) fn is_of_shared_memory(violation: &Violation) -> bool {
+    violation.field == "mounts[/dev/shm]"
+}
+
 /// The host's `/dev/shm`, which comes with its IPC namespace.
 fn is_shared_memory(destination: &Path, source: &Path, sandbox: &Sandbox) -> bool {
     let shm = Path::new("/dev/shm");

@@ -101,8 +101,8 @@ pub struct ProfileTable {
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub extends: Option<Spanned<String>>,
     /// Whether denied system calls are told of: who made which, and what would allow it (`hardenctl why`). They are
-    /// answered the same either way. `off` is for programs that want seccomp's notifications for themselves. Default:
-    /// that of the extended profile, `on` in `baseline` and `restricted`.
+    /// answered the same either way. `off` is for programs that want seccomp's notifications for themselves, and widens.
+    /// Default: that of the extended profile, `on` in `baseline` and `restricted`.
     pub explain: Option<Explain>,
     /// Kubernetes: `securityContext.capabilities`.
     #[serde(default)]
@@ -177,7 +177,7 @@ pub struct SeccompTable {
     /// What `deny` answers, 1 to 4095. Default: 1 (EPERM).
     pub errno: Option<u16>,
     /// Calls whose denials are not told of: those that a program makes all the time, and does without. Beside those of
-    /// the extended profile.
+    /// the extended profile. Widens.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub quiet: Vec<Spanned<String>>,

@@ -130,7 +130,7 @@ impl BuiltIn {
     #[must_use]
     pub fn sandbox(self, arch: Arch) -> Sandbox {
         let mut sandbox = Sandbox::widest(self.name(), self.capabilities(), self.seccomp(arch));
-        // Nothing of the workload runs in a pod's sandbox, and a privileged container may use notifications itself.
+        // Nothing of the workload runs in a pod's sandbox; a privileged container may use notifications itself.
         sandbox.explained = !matches!(self, Self::Pause | Self::Privileged);
         // Every program that makes threads tries it, and goes on without.
         sandbox.quiet = arch.number("clone3").into_iter().collect();

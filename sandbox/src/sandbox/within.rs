@@ -19,8 +19,8 @@ impl Sandbox {
             names: _,
             capabilities,
             filter,
-            explained: _,
-            quiet: _,
+            explained,
+            quiet,
             landlock,
             system_writable,
             execute_from_writable,
@@ -59,8 +59,10 @@ impl Sandbox {
             && *later_mounts <= other.later_mounts
             && members_within(hooks, &other.hooks)
             && devices.iter().all(|device| other.devices.iter().any(|other| other.covers(device)))
-            && selinux_types.is_subset(&other.selinux_types);
+            && selinux_types.is_subset(&other.selinux_types)
+            && quiet.is_subset(&other.quiet);
         let demanded = *landlock >= other.landlock
+            && *explained >= other.explained
             && *read_only_root >= other.read_only_root
             && no_write.is_superset(&other.no_write)
             && no_execute.is_superset(&other.no_execute)

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use hardened_sandbox::record::{ExecEvent, Record, VERSION};
-use hardened_sandbox::seccomp::{Arch, Call};
-use hardened_sandbox::{Admission, Explanation, telling_argument};
+use hardened_sandbox::seccomp::Call;
+use hardened_sandbox::{Admission, Explanation, Filters, telling_argument};
 use nix::errno::Errno;
 
 use super::bucket::Bucket;
@@ -63,7 +63,7 @@ pub(super) struct First {
 #[derive(Debug)]
 pub(crate) struct Denials {
     pod: Pod,
-    arch: Arch,
+    filters: Filters,
     /// What every record of the container has.
     about: Record,
     inner: Mutex<Inner>,
@@ -103,11 +103,20 @@ impl Denials {
             origins: 0,
             file: EventFile::new(namespace, id),
         };
-        Self { pod, arch: admission.sandbox().filter().arch(), about, inner: Mutex::new(inner) }
+        Self { pod, filters: admission.filters().clone(), about, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container's id.
+    pub(super) fn container(&self) -> &str {
+        &self.about.container_id
+    }
+
+    pub(super) fn explain(&self, call: &Call) -> Explanation {
+        self.filters.explain(call)
     }
 
     /// Leave to answer one more call, or how long there is none.
@@ -124,7 +133,7 @@ impl Denials {
     }
 
     pub(super) fn kind(&self, call: &Call, origin: u64) -> Kind {
-        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.arch, call), origin }
+        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.filters.arch(), call), origin }
     }
 
     /// Whether it is the first of its kind, and will be listed.

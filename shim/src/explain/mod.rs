@@ -20,7 +20,6 @@ use tokio::io::unix::AsyncFd;
 
 use self::denials::First;
 pub(crate) use self::denials::{Denials, Pod};
-use crate::container::Container;
 use crate::explain::caller::Caller;
 use crate::sys::{self, Notification, ignore};
 
@@ -28,25 +27,27 @@ use crate::sys::{self, Notification, ignore};
 const TURN: usize = 32;
 
 /// Answers the calls of a process and of all that it starts, until the last of them has ended.
-pub(crate) fn supervise(container: &Arc<Container>, exec: Option<ExecEvent>, program: Program, listener: OwnedFd) {
+pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<ExecEvent>, program: Program, listener: OwnedFd) {
     ignore(sys::wake_on_the_same_processor(&listener), "before Linux 6.6 it takes longer");
     let listener = match sys::register(File::from(listener)) {
         Ok(listener) => listener,
         // What was denied is denied without it.
-        Err((_, error)) => return log::error!("denied calls of {} will fail with ENOSYS: {error}", container.id),
+        Err((_, error)) => {
+            return log::error!("denied calls of {} will fail with ENOSYS: {error}", denials.container());
+        }
     };
-    let origin = container.denials.origin();
-    let supervisor = Supervisor { container: Arc::clone(container), origin, exec, program, listener };
+    let origin = denials.origin();
+    let supervisor = Supervisor { denials: Arc::clone(denials), origin, exec, program, listener };
     tokio::spawn(async move {
         if let Err(error) = supervisor.serve().await {
-            log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.container.id);
+            log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.denials.container());
         }
     });
 }
 
 /// Who is asked for the answers to the denied calls of one process of a container and its descendants.
 struct Supervisor {
-    container: Arc<Container>,
+    denials: Arc<Denials>,
     origin: u64,
     exec: Option<ExecEvent>,
     program: Program,
@@ -66,7 +67,7 @@ impl Supervisor {
                     readable.clear_ready();
                     break;
                 }
-                if let Err(wait) = self.container.denials.take_token() {
+                if let Err(wait) = self.denials.take_token() {
                     tokio::time::sleep(wait).await;
                     events = sys::ready(&self.listener)?;
                     continue;
@@ -92,7 +93,7 @@ impl Supervisor {
 
     /// Nothing is waited for in here: a call that was received and not answered keeps its container from being frozen.
     fn answer(&self, notification: &Notification) {
-        let denials = &self.container.denials;
+        let denials = &self.denials;
         let kind = denials.kind(&notification.call, self.origin);
         // Only the first of a kind is worth the time, and only then is the caller sure to be there.
         let look =
@@ -104,7 +105,7 @@ impl Supervisor {
             caller: caller.unwrap_or_default(),
             exec: self.exec.clone(),
             errno,
-            explained: self.container.admission.filters().explain(&notification.call),
+            explained: denials.explain(&notification.call),
         });
     }
 }

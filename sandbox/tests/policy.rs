@@ -1,7 +1,9 @@
 //! The policy, from outside: files in, a profile for each container or errors out.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
-use hardened_sandbox::bundle::FileId;
+use std::path::Path;
+
+use hardened_sandbox::bundle::{FileId, MountFlag};
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{
@@ -516,6 +518,23 @@ fn a_path_that_is_granted_read_only_shows_nothing_that_is_mounted_later() {
 }
 
 /// A default is the node's to give.
+/// What the profile takes away is taken away below too; what the pod does not want is its own affair, as with runc.
+#[test]
+fn read_only_reaches_below_where_the_policy_has_it_so() {
+    for (granted, options, below) in [
+        ("read-only", &["rbind", "ro"][..], true),
+        ("read-write", &["rbind", "ro"], false),
+        ("read-write", &["rbind", "ro", "rro"], true),
+    ] {
+        let policy = format!("default = \"x\"\n[profile.x.host.paths]\n\"/srv\" = {granted:?}\n");
+        let admission = judge(&policy, |s| bind(s, "/srv/data", options)).unwrap();
+        let mount = admission.bundle().mounts.iter().find(|mount| mount.destination == Path::new("/data")).unwrap();
+        assert!(mount.flags.contains(MountFlag::ReadOnly));
+        assert_eq!(mount.recursive_flags.contains(MountFlag::ReadOnly), below, "{granted} {options:?}");
+        assert!(mount.recursive_flags.contains(MountFlag::NoDev) && mount.recursive_flags.contains(MountFlag::NoSuid));
+    }
+}
+
 #[test]
 fn a_pod_gets_no_label_by_asking_for_a_profile() {
     const POLICY: &str = "[profile.agent.labels]\nselinux = \"system_u:system_r:spc_t:s0\"\n\

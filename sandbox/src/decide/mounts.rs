@@ -263,10 +263,14 @@ pub(crate) fn harden(
                     if !sandbox.execute_from_writable && !is_fixed {
                         flags.insert(MountFlag::NoExec);
                     }
-                    // What is taken away is taken away from all mounts below.
+                    // What is taken away is taken away from all mounts below. Where the profile grants all of them to be
+                    // written to, `readOnly` is the pod's own wish: for the mount itself, unless it says otherwise.
+                    let is_wish = matches!(verdict, Verdict::Hosts { access: Some(Access::ReadWrite), .. });
                     let below = [MountFlag::ReadOnly, MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
                     for flag in below.into_iter().filter(|flag| flags.contains(*flag)) {
-                        recursive_flags.insert(flag);
+                        if flag != MountFlag::ReadOnly || !is_wish {
+                            recursive_flags.insert(flag);
+                        }
                     }
                 }
                 MountKind::Bind(volume(source, *recursive, *propagation, mapped.as_ref(), request, observed))

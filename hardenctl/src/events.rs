@@ -233,8 +233,13 @@ pub(crate) fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(Stri
         // Those of a container that ends right now are gone.
         let Ok(text) = std::fs::read(folder.join("standing.json")) else { continue };
         let show = folder.display();
-        let standing: Standing = serde_json::from_slice(&text).with_context(|| format!("{show}/standing.json"))?;
         let id = folder.file_name().unwrap_or_default().display().to_string();
+        let standing: Standing = match serde_json::from_slice(&text) {
+            Ok(standing) => standing,
+            Err(error) if id == name => return Err(error).with_context(|| format!("{show}/standing.json")),
+            // Another version's.
+            Err(_) => continue,
+        };
         let pod = standing.name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or_default();
         let (of_namespace, of_pod) = pod.split_once('/').unwrap_or_default();
         let called = of_pod == name || id == name || (name.len() >= 8 && id.starts_with(name));

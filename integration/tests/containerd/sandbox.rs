@@ -27,6 +27,7 @@ crate::tests!(
     the_environment_is_the_specs_with_home_and_path,
     a_missing_working_directory_is_made_inside_the_root,
     masks_hold_whatever_the_image_puts_in_their_place,
+    masks_are_followed_through_links_of_the_image,
     signals_and_resources_are_as_usual,
     the_session_keyring_is_fresh,
     the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe,
@@ -463,4 +464,18 @@ fn the_shim_is_one_static_binary(c: &Containerd) -> Result<()> {
     let dynamic = binary.windows(9).any(|w| w == b"/ld-linux" || w == b"/lib/ld-m");
     ensure!(!dynamic, "the shim has a dynamic loader");
     Ok(())
+}
+
+/// `/evil` is a link to `/usr`.
+fn masks_are_followed_through_links_of_the_image(c: &Containerd) -> Result<()> {
+    let mut spec = c.spec(&["/bin/sleep", "1000"])?;
+    spec["root"]["path"] = c.rootfs()?.display().to_string().into();
+    let add = |list: &mut serde_json::Value, path: &str| list.as_array_mut().map(|list| list.push(path.into()));
+    add(&mut spec["linux"]["maskedPaths"], "/evil/bin/victim").context("no list")?;
+    add(&mut spec["linux"]["readonlyPaths"], "/evil/share").context("no list")?;
+    let running = c.start_spec(&spec)?;
+    running.exec(&["sh", "-c", "test ! -s /usr/bin/victim && test ! -s /evil/bin/victim"])?.ok()?;
+    let written = running.exec(&["touch", "/usr/share/x"])?;
+    ensure!(written.stderr.contains("Read-only file system"), "{written:?}");
+    running.remove()
 }

@@ -52,6 +52,9 @@ pub(super) fn create(
     // No destination has a link on the way.
     let asked: Vec<PathBuf> = bundle.mounts.iter().map(|mount| mount.destination.clone()).collect();
     destinations::resolve(&root, &volumes, &mut bundle.mounts)?;
+    for masks in [&mut bundle.masked_paths, &mut bundle.read_only_paths] {
+        destinations::resolve_masks(&root, &volumes, &bundle.mounts, masks)?;
+    }
     let covers = system::find(&root, &bundle.system)?;
     // No namespace is joined by a path of the host.
     let namespaces = namespaces::stage(&stage, &bundle)?;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hardened_sandbox::bundle::Mount;
 
 use super::volumes::Staged;
@@ -38,6 +38,23 @@ pub(super) fn resolve(root: &OwnedFd, volumes: &[Staged], mounts: &mut [Mount]) 
         mount.destination.clone_from(&at);
         let volume = volumes.iter().find(|volume| volume.number == number).map(|volume| &volume.root);
         mounted.push(Mounted { at, volume });
+    }
+    Ok(())
+}
+
+/// Rewrites paths that are masked or read-only so that no part of them is a link of the image: libcontainer passes over
+/// what it finds to be one, as if nothing were there. Below `/proc` and `/sys` no link is the image's.
+///
+/// # Errors
+/// A link of a volume is on the way.
+pub(super) fn resolve_masks(root: &OwnedFd, volumes: &[Staged], mounts: &[Mount], masks: &mut [String]) -> Result<()> {
+    let volume = |number| volumes.iter().find(|volume| volume.number == number).map(|volume| &volume.root);
+    let mounted = mounts.iter().enumerate();
+    let mounted: Vec<Mounted<'_>> =
+        mounted.map(|(number, mount)| Mounted { at: mount.destination.clone(), volume: volume(number) }).collect();
+    for mask in masks.iter_mut().filter(|mask| !["/proc", "/sys"].iter().any(|own| Path::new(mask).starts_with(own))) {
+        let at = resolve_one(root, &mounted, Path::new(mask)).with_context(|| format!("mask {mask}"))?;
+        *mask = at.into_os_string().into_string().map_err(|at| anyhow!("mask {mask}: {} is no UTF-8", at.display()))?;
     }
     Ok(())
 }
@@ -175,6 +192,10 @@ mod tests {
         let mut mounts = [mount("/dev"), mount("/dev/shm"), mount("/absolute/deep")];
         resolve(&root, &[], &mut mounts).unwrap();
         assert_eq!(mounts.map(|m| m.destination), ["/dev", "/dev/shm", "/real/deep"].map(PathBuf::from));
+        let mut masks = ["/absolute/up/x", "/proc/kcore", "/dev/shm/y"].map(str::to_owned);
+        resolve_masks(&root, &[], &[mount("/dev")], &mut masks).unwrap();
+        assert_eq!(masks, ["/real/deep/x", "/proc/kcore", "/dev/shm/y"]);
+        assert!(resolve_masks(&root, &[], &[], &mut ["/loop".to_owned()]).is_err());
         for (target, link) in [("/", "top"), ("dev", "tools"), ("/proc/sys/kernel", "kernel")] {
             symlink(target, at(link)).unwrap();
             assert!(resolve(&root, &[], &mut [mount(&format!("/{link}"))]).is_err(), "{link}");

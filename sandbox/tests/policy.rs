@@ -518,15 +518,17 @@ fn a_path_that_is_granted_read_only_shows_nothing_that_is_mounted_later() {
 }
 
 /// A default is the node's to give.
-/// What the profile takes away is taken away below too; what the pod does not want is its own affair, as with runc.
+/// But where a profile grants all of the host: there it is as with runc.
 #[test]
 fn read_only_reaches_below_where_the_policy_has_it_so() {
     for (granted, options, below) in [
-        ("read-only", &["rbind", "ro"][..], true),
-        ("read-write", &["rbind", "ro"], false),
-        ("read-write", &["rbind", "ro", "rro"], true),
+        ("paths = {\"/srv\" = \"read-only\"}", &["rbind", "ro"][..], true),
+        ("paths = {\"/srv\" = \"read-write\"}", &["rbind", "ro"], true),
+        ("other-paths = \"read-write\"\npaths = {\"/srv\" = \"read-only\"}", &["rbind", "ro"], true),
+        ("other-paths = \"read-write\"", &["rbind", "ro"], false),
+        ("other-paths = \"read-write\"", &["rbind", "ro", "rro"], true),
     ] {
-        let policy = format!("default = \"x\"\n[profile.x.host.paths]\n\"/srv\" = {granted:?}\n");
+        let policy = format!("default = \"x\"\n[profile.x.host]\n{granted}\n");
         let admission = judge(&policy, |s| bind(s, "/srv/data", options)).unwrap();
         let mount = admission.bundle().mounts.iter().find(|mount| mount.destination == Path::new("/data")).unwrap();
         assert!(mount.flags.contains(MountFlag::ReadOnly));

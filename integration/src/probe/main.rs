@@ -7,7 +7,7 @@
 //!
 //! `hardened-probe without NUMBER[,NUMBER...] PROGRAM ARGUMENTS...` runs a program on a kernel that
 //! answers ENOSYS to these calls, as an older one would. `hardened-probe ports PORT` tries all ways to
-//! a TCP port. `hardened-probe spam THREADS MILLISECONDS` makes denied calls as fast as it can.
+//! a TCP port. `hardened-probe move FROM TO` moves a file by rename(2), and links it back by link(2). `hardened-probe spam THREADS MILLISECONDS` makes denied calls as fast as it can.
 //!
 //! Static, and without anything but libc: it runs in an empty image.
 
@@ -100,11 +100,22 @@ fn apart(run: fn() -> Outcome) -> Outcome {
     }
 }
 
+/// Moves a file, and links it back.
+fn moves(arguments: &[String]) {
+    if let [from, to] = arguments
+        && let Err(error) = std::fs::rename(from, to).and_then(|()| std::fs::hard_link(to, from))
+    {
+        eprintln!("{from} to {to}: {error}");
+        std::process::exit(1);
+    }
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     match wanted.first().map(String::as_str) {
         Some("every-call") => return tries::every_call(),
         Some("bench") => return tries::bench(),
+        Some("move") => return moves(wanted.get(1..).unwrap_or_default()),
         Some("spam") => return spam::run(wanted.get(1..).unwrap_or_default()),
         Some("ports") => return ports::run(wanted.get(1..).unwrap_or_default()),
         Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),

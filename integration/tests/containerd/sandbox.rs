@@ -28,6 +28,7 @@ crate::tests!(
     a_missing_working_directory_is_made_inside_the_root,
     masks_hold_whatever_the_image_puts_in_their_place,
     masks_are_followed_through_links_of_the_image,
+    files_are_moved_and_linked_between_folders,
     signals_and_resources_are_as_usual,
     the_session_keyring_is_fresh,
     the_runtime_is_not_executed_by_an_entrypoint_of_proc_self_exe,
@@ -478,4 +479,22 @@ fn masks_are_followed_through_links_of_the_image(c: &Containerd) -> Result<()> {
     let written = running.exec(&["touch", "/usr/share/x"])?;
     ensure!(written.stderr.contains("Read-only file system"), "{written:?}");
     running.remove()
+}
+
+/// rename(2) and link(2) themselves: `mv` copies where they fail. An exec may; an entrypoint may where the launcher that it
+/// comes from was in no Landlock domain, since each denies it unless all that restrict files grant it.
+fn files_are_moved_and_linked_between_folders(c: &Containerd) -> Result<()> {
+    let volume = c.volume()?;
+    let mount = format!("type=bind,src={},dst=/data,options=rbind:rw", volume.display());
+    let program = "set -e; for at in /tmp /data /dev/shm /home; do rm -rf $at/a $at/b; mkdir -p $at/a $at/b; echo x >$at/a/x; \
+                   hardened-probe move $at/a/x $at/b/x; done; echo moved";
+    for annotation in ["io.containerd.hardened.v1/profile=baseline", "io.containerd.hardened.v1/profile=restricted"] {
+        let running = c.start_container(&["--annotation", annotation, "--mount", &mount], &["sleep", "1000"])?;
+        ensure!(running.exec(&["sh", "-c", program])?.ok()?.text() == "moved", "{annotation}, by an exec");
+        running.remove()?;
+    }
+    let granted = crate::policy::policy(c, "default = \"mover\"\nprofile.mover.network.abstract-sockets = true")?;
+    let moved = granted.run(&["--mount", &mount], &["sh", "-c", program])?.ok()?.text();
+    ensure!(moved == "moved", "by an entrypoint: {moved}");
+    Ok(())
 }

@@ -263,9 +263,10 @@ pub(crate) fn harden(
                     if !sandbox.execute_from_writable && !is_fixed {
                         flags.insert(MountFlag::NoExec);
                     }
-                    // What is taken away is taken away from all mounts below. Where the profile grants all of them to be
-                    // written to, `readOnly` is the pod's own wish: for the mount itself, unless it says otherwise.
-                    let is_wish = matches!(verdict, Verdict::Hosts { access: Some(Access::ReadWrite), .. });
+                    // What is taken away is taken away from all mounts below. Where the profile grants the whole host to be
+                    // written to, `readOnly` is as with runc: of the mount itself, unless the pod says otherwise.
+                    let is_wish = sandbox.access(Path::new("/")) == Some(Access::ReadWrite)
+                        && matches!(verdict, Verdict::Hosts { access: Some(Access::ReadWrite), .. });
                     let below = [MountFlag::ReadOnly, MountFlag::NoSuid, MountFlag::NoDev, MountFlag::NoExec];
                     for flag in below.into_iter().filter(|flag| flags.contains(*flag)) {
                         if flag != MountFlag::ReadOnly || !is_wish {

@@ -67,6 +67,13 @@ type Daemons = (Lazy<Containerd>, Lazy<Cri>);
 /// A claim that finds its daemon.
 type Run = Box<dyn FnOnce(&Daemons) -> Result<(), String> + Send>;
 
+fn on_ctr(generation: Generation, test: impl FnOnce(&Containerd) -> Result<()> + Send + 'static) -> Run {
+    Box::new(move |daemons| {
+        let containerd = daemons.0.get(|| Containerd::start(generation))?;
+        test(&containerd).map_err(|e| format!("{e:#}"))
+    })
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Several parts of names, with commas between them.
@@ -127,11 +134,12 @@ fn main() {
             }
             let ignored = ignored(module);
             for (name, test) in tests {
-                let run = move |daemons: &Daemons| {
-                    let containerd = daemons.0.get(|| Containerd::start(generation))?;
-                    test(&containerd).map_err(|e| format!("{e:#}"))
-                };
-                add(module, name, ignored, Box::new(run));
+                add(module, name, ignored, on_ctr(generation, test));
+            }
+        }
+        if generation == Generation::Two {
+            for program in programs::PROGRAMS {
+                add("programs", program.name, false, on_ctr(generation, |c| program.trial(c)));
             }
         }
         for (module, tests) in pod_modules {

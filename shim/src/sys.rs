@@ -301,29 +301,6 @@ pub(crate) fn bring_loopback_up(process: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
 }
 
-/// Enters a Landlock domain that restricts no file and no port: from within, no process outside of it can be looked
-/// into (ptrace(2), and with it `/proc/PID/root`, `cwd`, `fd` and `ns`). It restricts connections to abstract Unix
-/// sockets, since a domain must restrict something: landlock(7), ABI 6.
-pub(crate) fn see_no_other_process() -> io::Result<()> {
-    #[repr(C)]
-    struct Attributes {
-        files: u64,
-        ports: u64,
-        scoped: u64,
-    }
-    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
-    let attributes = Attributes { files: 0, ports: 0, scoped: SCOPE_ABSTRACT_UNIX_SOCKET };
-    let size = size_of::<Attributes>();
-    // SAFETY: reads the structure, whose size is given.
-    let ruleset = check(unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::from_ref(&attributes), size, 0 as libc::c_long)
-    })?;
-    // SAFETY: the kernel just gave this descriptor to us.
-    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_long) }).map(drop)
-}
-
 /// Sets the user and group by which this process is judged when it opens files, and reads them back: setfsuid(2) and
 /// setfsgid(2) report no failure.
 pub(crate) fn become_for_files(uid: u32, gid: u32) -> io::Result<()> {

@@ -23,9 +23,6 @@ use crate::judged;
 use crate::state::{self, StateDir};
 use crate::sys::{self, MountChange, ignore};
 
-/// First ABI of Landlock with scopes: landlock(7).
-const SCOPES_ABI: u32 = 6;
-
 /// Makes the container. `executor` is a socket whose other end init has.
 pub(super) fn create(
     request: &Request,
@@ -78,7 +75,6 @@ pub(super) fn create(
         // Hooks are the node's own programs, and run outside of the container: they need the node's files.
         cgroup::hide()?;
     }
-    see_no_other_process(request.plan.landlock.as_ref())?;
     let own = lockdown::own_namespaces().context("look at the launcher's namespaces")?;
     let placement = Placement::of_init(&bundle, &own, &Path::new("/").join(cgroup.location()));
     // Processes of a pod that shares its pids see the next ones: what they find there is the pod's own.
@@ -110,17 +106,6 @@ pub(super) fn create(
 fn open_memfd_sysctl() -> Result<File> {
     const SYSCTL: &str = "/proc/sys/vm/memfd_noexec";
     File::options().write(true).open(SYSCTL).with_context(|| format!("open {SYSCTL}"))
-}
-
-/// Where the container is scoped the same anyway, no process outside of this one and its children can be looked into
-/// from here on: not by `/proc/PID/root`, nor by `cwd`, `fd` or `ns`. The container inherits it.
-fn see_no_other_process(plan: Option<&LandlockPlan>) -> Result<()> {
-    match plan {
-        Some(plan) if plan.abi >= SCOPES_ABI && !plan.abstract_sockets => {
-            sys::see_no_other_process().context("enter a Landlock domain")
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 /// A parked init: a child that nobody has waited for, so that its pid is nobody else's.

@@ -46,7 +46,7 @@ fn a_mechanism_that_the_kernel_lacks_refuses_the_container(c: &Containerd) -> Re
     for (call, words) in [
         ("landlock_create_ruleset", "the kernel offers Landlock ABI 0; at least 2 is needed"),
         ("landlock_add_rule", "landlock: add a rule"),
-        ("landlock_restrict_self", "enter a Landlock domain"),
+        ("landlock_restrict_self", "landlock: enforce the container's ruleset"),
         ("seccomp", "seccomp: load the filter"),
         ("mount_setattr", "make a read-only mount of this program"),
         ("openat2", "make a read-only mount of this program"),

@@ -82,10 +82,10 @@ fn bind(s: &mut Value, source: &Path, at: &str, options: &[&str]) -> Result<()> 
 }
 
 /// A mount of the host's, until it is dropped. Private, unless it is to be shared.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(arguments: &[&str], at: &Path) -> Result<Self> {
+    pub(crate) fn new(arguments: &[&str], at: &Path) -> Result<Self> {
         let show = at.display().to_string();
         mount(&[arguments, &[&show]].concat())?;
         Ok(Self(at.to_owned()))

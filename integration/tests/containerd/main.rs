@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Trial};
 mod adversity;
 mod apparmor;
 mod churn;
+mod conformance;
 mod escapes;
 mod explain;
 mod hostile;
@@ -101,6 +102,7 @@ fn main() {
     ];
     let pod_modules = [
         ("pods", pods::TESTS),
+        ("conformance", conformance::TESTS),
         ("node", node::TESTS),
         ("apparmor", apparmor::POD_TESTS),
         ("selinux", selinux::POD_TESTS),

@@ -138,7 +138,7 @@ pub(crate) struct Stream(tungstenite::WebSocket<std::net::TcpStream>);
 impl Stream {
     /// containerd streams in a network namespace of its own; a socket stays in the one that it was
     /// made in.
-    fn open(c: &Cri, url: &str, protocol: &str) -> Result<Self> {
+    pub(crate) fn open(c: &Cri, url: &str, protocol: &str) -> Result<Self> {
         let namespace = fs::File::open(format!("/proc/{}/ns/net", c.containerd().pid()?))?;
         let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
         // A thread of its own goes there, and ends there.
@@ -164,7 +164,7 @@ impl Stream {
         Ok(Self(socket))
     }
 
-    fn send(&mut self, channel: u8, data: &[u8]) -> Result<()> {
+    pub(crate) fn send(&mut self, channel: u8, data: &[u8]) -> Result<()> {
         Ok(self.0.send(tungstenite::Message::binary([&[channel], data].concat()))?)
     }
 
@@ -182,7 +182,7 @@ impl Stream {
     }
 }
 
-const CHANNELS: &str = "v4.channel.k8s.io";
+pub(crate) const CHANNELS: &str = "v4.channel.k8s.io";
 
 /// `kubectl exec -i`, or `-it`.
 pub(crate) fn exec_stream(c: &Cri, container: &str, tty: bool, program: &[&str]) -> Result<Stream> {

@@ -14,6 +14,8 @@ crate::tests!(
     a_node_without_files_has_baseline,
     a_profile_narrows_what_a_container_may_do,
     a_capability_brings_what_it_gates,
+    each_way_out_of_the_migration_table_is_one,
+    a_hook_that_the_profile_names_runs,
     compatible_is_what_runc_lets_an_unprivileged_container_do,
     a_profile_widens_only_what_it_names,
     tcp_ports_are_the_profiles,
@@ -145,6 +147,77 @@ fn a_capability_brings_what_it_gates(c: &Containerd) -> Result<()> {
     }
     // No node of a device that the rules do not have.
     folder.run(&[], &["sh", "-c", "! mknod /dev/memory c 1 1 || ! cat /dev/memory"])?.ok()?;
+    Ok(())
+}
+
+/// What `docs/migration.md` says to write "if a program needs it", where no other trial here does it.
+fn each_way_out_of_the_migration_table_is_one(c: &Containerd) -> Result<()> {
+    let socket = |argument: u8, number: i32| {
+        format!(
+            "[[profile.out.seccomp.rule]]\ncalls = [\"socket\"]\nargument = {argument}\nequals = {number}\nanswer = \"allow\""
+        )
+    };
+    for (way, options, tries) in [
+        (
+            "[profile.out]\nseccomp.allow = [\"io_uring_setup\", \"io_uring_enter\", \"io_uring_register\"]".to_owned(),
+            &[][..],
+            &["io_uring_setup", "io_uring_enter", "io_uring_register"][..],
+        ),
+        ("[profile.out]\nseccomp.allow = [\"personality\"]".to_owned(), &[], &["personality ADDR_NO_RANDOMIZE"]),
+        (
+            "[profile.out]\ncapabilities.add = [\"SYS_PTRACE\"]".to_owned(),
+            &["--cap-add", "CAP_SYS_PTRACE"],
+            &["ptrace own child", "process_vm_readv"],
+        ),
+        (socket(2, libc::IPPROTO_MPTCP), &[], &["socket INET MPTCP"]),
+        (socket(0, libc::AF_NETLINK), &[], &["socket NETLINK_SOCK_DIAG", "socket NETLINK_NETFILTER"]),
+    ] {
+        let folder = policy(c, &format!("default = \"out\"\n{way}\n"))?;
+        let probe = [&["hardened-probe"][..], tries].concat();
+        let outcomes = |out: hardened_integration::Output| -> Result<Vec<String>> {
+            let lines = out.text();
+            let values = lines.lines().map(serde_json::from_str::<serde_json::Value>);
+            values.map(|line| Ok(line?["verdict"].as_str().unwrap_or_default().to_owned())).collect()
+        };
+        let (before, after) = (outcomes(c.run(&[], &probe)?)?, outcomes(folder.run(options, &probe)?)?);
+        ensure!(before == vec!["denied"; tries.len()], "{way}: {tries:?}: {before:?}");
+        ensure!(after == vec!["allowed"; tries.len()], "{way}: {tries:?}: {after:?}");
+    }
+    // Reading the clock's state; setting it takes a capability too.
+    let folder = policy(c, "default = \"out\"\n[profile.out]\nseccomp.allow = [\"adjtimex\", \"clock_adjtime\"]\n")?;
+    ensure!(folder.run(&[], &["adjtimex"])?.ok()?.text().contains("freq.adjust"));
+    ensure!(c.run(&[], &["adjtimex"])?.status != 0, "adjtimex is no different under baseline");
+    // A call of another architecture fails, rather than kills.
+    let folder = policy(c, "default = \"out\"\n[profile.out]\nseccomp.foreign = \"enosys\"\n")?;
+    let foreign = ["hardened-probe", "i386 system call"];
+    if cfg!(target_arch = "x86_64") {
+        let (before, after) = (c.run(&[], &foreign)?.text(), folder.run(&[], &foreign)?.text());
+        ensure!(before.contains("killed") && after.contains("denied") && after.contains("38"), "{before}\n{after}");
+    }
+    Ok(())
+}
+
+/// A program of the node's, which runs outside of the sandbox.
+fn a_hook_that_the_profile_names_runs(c: &Containerd) -> Result<()> {
+    let ran = c.home().join(c.id("hook"));
+    let mut spec = c.spec(&["/bin/true"])?;
+    spec["root"]["path"] = c.rootfs()?.display().to_string().into();
+    spec["linux"]["cgroupsPath"] = format!("/{}/{}", c.namespace(), c.id("hooked")).into();
+    spec["hooks"] = serde_json::json!({"createRuntime": [{"path": "/usr/bin/touch", "args": ["touch", ran]}]});
+    let file = c.home().join(c.id("hook.json"));
+    fs::write(&file, spec.to_string())?;
+    let config = ["--config", file.to_str().context("a path")?];
+    for (hook, words) in [("/usr/bin/true", Some("hooks.createRuntime")), ("/usr/bin/touch", None)] {
+        let folder = policy(c, &format!("default = \"node\"\n[profile.node.host]\nhooks = [{hook:?}]\n"))?;
+        let id = c.id("hooked");
+        let options = folder.options(&config)?;
+        let arguments = [&["run", "--rm", "--runtime", hardened_integration::HARDENED][..], &options, &[&id]].concat();
+        let out = c.ctr(&arguments)?;
+        match words {
+            Some(words) => ensure!(out.stderr.contains(words) && !ran.exists(), "{out:?}"),
+            None => ensure!(out.ok()?.stderr.is_empty() && ran.exists(), "the hook did not run"),
+        }
+    }
     Ok(())
 }
 

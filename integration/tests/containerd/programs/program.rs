@@ -11,7 +11,7 @@ use super::page;
 use crate::policy;
 
 /// The folder of `scripts/bootstrap` with all programs.
-const DEBIAN: &str = "debian";
+pub(super) const DEBIAN: &str = "debian";
 
 /// Asks until the answer is there: what it is asked, what the answer has, whose processes there must be.
 const ASK: &str = r#"

@@ -1,19 +1,23 @@
 //! The Task service, called directly: what `ctr` does not ask for.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
     ConnectRequest, CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, ResizePtyRequest,
     ShutdownRequest, StartRequest, StateRequest, StatsRequest, UpdateTaskRequest,
 };
-use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Code, context};
+use containerd_shim_protos::types::introspection::RuntimeInfo;
 use containerd_shim_protos::types::task::Status;
 use containerd_shim_protos::{Client, TaskClient};
 use hardened_integration::direct::Direct;
-use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in, parent};
+use hardened_integration::{Containerd, Running, cgroup_of, eventually, has_cgroup_v2, opens_in, parent, run};
+use oci_spec::runtime::{Features, LinuxNamespaceType};
 
 crate::tests!(
     connect_names_shim_and_task,
@@ -26,6 +30,7 @@ crate::tests!(
     a_call_that_its_client_gives_up_is_done_all_the_same,
     what_cannot_execute_is_told_of_as_soon_as_it_is_known,
     a_newer_containerd_starts_a_shim_in_the_cgroup_that_it_names,
+    a_newer_containerd_is_told_what_works,
 );
 
 fn client(c: &Containerd, running: &Running<'_>) -> Result<TaskClient> {
@@ -290,4 +295,28 @@ fn a_newer_containerd_starts_a_shim_in_the_cgroup_that_it_names(c: &Containerd) 
     ensure!(cgroup_of(init, "memory")? != cgroup, "the container is in the shims' cgroup");
     shim.end()?;
     eventually("the shims' cgroup is empty", || std::fs::remove_dir(&cgroup).is_ok())
+}
+
+/// containerd 2.3 asks every shim by `-info`, and offers Kubernetes user namespaces and recursive read-only mounts where the
+/// answer has these (`internal/cri/server/service.go`, `introspectRuntimeHandler`).
+fn a_newer_containerd_is_told_what_works(c: &Containerd) -> Result<()> {
+    let shim = c.home().join("bin/containerd-shim-hardened-v1");
+    let out = run(Command::new(shim).arg("-info"), b"", Duration::from_secs(10))?.ok()?;
+    let info = RuntimeInfo::parse_from_bytes(&out.stdout)?;
+    ensure!(info.name == hardened_integration::HARDENED, "{info:?}");
+    ensure!(info.features.type_url == "types.containerd.io/opencontainers/runtime-spec/1/features/Features");
+    let features: Features = serde_json::from_slice(&info.features.value)?;
+    let options = features.mount_options().clone().unwrap_or_default();
+    ensure!(options.iter().any(|option| option == "rro"), "{options:?}");
+    let linux = features.linux().clone().context("linux")?;
+    let kinds = linux.namespaces().clone().unwrap_or_default();
+    ensure!(kinds.contains(&LinuxNamespaceType::User), "{kinds:?}");
+    let idmap = linux.mount_extensions().as_ref().and_then(|all| all.idmap().clone());
+    ensure!(idmap.is_some_and(|idmap| *idmap.enabled() == Some(true)), "no id-mapped mounts");
+    // What is offered is taken.
+    for option in options.iter().filter(|option| !option.contains("idmap") && !option.contains("slave")) {
+        let mount = format!("type=bind,src={},dst=/data,options=rbind:{option}", c.volume()?.display());
+        c.run(&["--mount", &mount], &["true"])?.ok().with_context(|| option.clone())?;
+    }
+    Ok(())
 }

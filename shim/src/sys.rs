@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) use hardened_node::paths::open_without_links;
 use hardened_sandbox::seccomp::Call;
@@ -18,13 +19,19 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// What of a listener is ready: `POLLIN` for a call that waits, `POLLHUP` once the last process of its filter has ended.
-/// Nothing is waited for.
-pub(crate) fn ready(listener: &impl AsFd) -> io::Result<libc::c_short> {
+/// What of a listener is ready, or becomes so within a time: `POLLIN` for a call that waits, `POLLHUP` once the last
+/// process of its filter has ended.
+pub(crate) fn ready(listener: &impl AsFd, wait: Duration) -> io::Result<libc::c_short> {
     let mut poll = libc::pollfd { fd: listener.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: `poll` is one pollfd.
-    check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into())?;
-    Ok(poll.revents)
+    let wait = libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
+    loop {
+        // SAFETY: `poll` is one pollfd, and no signal is blocked.
+        match check(unsafe { libc::ppoll(&raw mut poll, 1, &raw const wait, std::ptr::null()) }.into()) {
+            Ok(_) => return Ok(poll.revents),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A denied call that waits for its answer: seccomp_unotify(2).

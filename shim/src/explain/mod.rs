@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hardened_sandbox::record::ExecEvent;
 use hardened_sandbox::seccomp::{Call, Program};
@@ -24,7 +25,11 @@ use crate::explain::caller::Caller;
 use crate::sys::{self, Notification, ignore};
 
 /// Calls that are answered before others of the pod have a turn.
-const TURN: usize = 32;
+const TURN: usize = 16;
+
+/// How long the next call of a container is waited for, where it just made one: a caller that finds this process asleep at
+/// the listener itself wakes it on its own processor, which takes a fifth of the time of a way by epoll(7).
+const LINGER: Duration = Duration::from_micros(20);
 
 /// Answers the calls of a process and of all that it starts, until the last of them has ended.
 pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<ExecEvent>, program: Program, listener: OwnedFd) {
@@ -58,7 +63,7 @@ impl Supervisor {
     async fn serve(&self) -> io::Result<()> {
         loop {
             let mut readable = self.listener.readable().await?;
-            let mut events = sys::ready(&self.listener)?;
+            let mut events = sys::ready(&self.listener, Duration::ZERO)?;
             for _ in 0..TURN {
                 if events & libc::POLLIN == 0 {
                     if events & (libc::POLLHUP | libc::POLLERR) != 0 {
@@ -69,20 +74,17 @@ impl Supervisor {
                 }
                 if let Err(wait) = self.denials.take_token() {
                     tokio::time::sleep(wait).await;
-                    events = sys::ready(&self.listener)?;
+                    events = sys::ready(&self.listener, Duration::ZERO)?;
                     continue;
                 }
                 events = match sys::receive_call(&self.listener) {
                     Ok(notification) => {
-                        // Asked while this one waits: the kernel looks through all that wait until it has found one that
-                        // was received and one that was not.
-                        let events = sys::ready(&self.listener);
                         self.answer(&notification);
-                        events?
+                        sys::ready(&self.listener, LINGER)?
                     }
                     // The caller was killed meanwhile.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
-                        sys::ready(&self.listener)?
+                        sys::ready(&self.listener, Duration::ZERO)?
                     }
                     Err(error) => return Err(error),
                 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use containerd_shim_protos::api::ExecProcessRequest;
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
-use hardened_sandbox::record::ExecEvent;
 use hardened_sandbox::{ExecAdmission, ProcessRequest};
 
 use crate::container::Container;
@@ -145,9 +144,8 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         return Err(stopped());
     }
     let explained = |listener| {
-        let executable = admission.process().args.first().cloned().unwrap_or_default();
-        let event = ExecEvent { exec_id: process.exec_id.clone(), executable_name: executable };
-        explain::supervise(&container.denials, Some(event), admission.plan().seccomp.clone(), listener);
+        let exec = explain::Exec::new(&process.exec_id, &admission.process().args);
+        explain::supervise(&container.denials, Some(exec), admission.plan().seccomp.clone(), listener);
     };
     launcher::executed(launched.status, explained).await.map_err(|error| {
         ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");

@@ -17,12 +17,16 @@ crate::tests!(
     a_denied_call_is_told_of_with_who_and_what_would_allow_it,
     questions_are_answered_as_the_container_finds_it,
     what_is_told_outlives_its_container,
+    each_of_five_hundred_short_lives_is_counted,
     no_process_of_a_container_has_a_listener,
     a_container_that_is_denied_calls_can_be_frozen,
     calls_stay_denied_when_the_shim_is_gone,
     a_container_that_spams_slows_itself_alone,
     a_hostile_name_forges_no_record,
     what_the_policy_says_is_not_told,
+    the_probe_finds_the_same_with_explanations_and_without,
+    records_that_cannot_be_written_hold_nobody_up,
+    denials_are_told_of_after_containerd_was_restarted,
     a_signal_ends_a_call_that_waits,
 );
 
@@ -151,6 +155,31 @@ fn what_is_told_outlives_its_container(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
+/// Processes that are gone when their denial is looked at, and execs: a probe's, again and again, and others between.
+fn each_of_five_hundred_short_lives_is_counted(c: &Containerd) -> Result<()> {
+    let running = c.start_container(&[], &["sleep", "1000"])?;
+    let lives = "for i in $(seq 500); do hardened-probe 'unshare CLONE_NEWUTS' >/dev/null & done; wait";
+    let lived = running.exec(&["sh", "-c", lives])?;
+    ensure!(lived.status == 0, "{lived:?}");
+    for probe in 0..80 {
+        running.exec(&["hardened-probe", "pivot_root"])?.ok()?;
+        if probe == 70 {
+            running.exec(&["hardened-probe", "swapon"])?.ok()?;
+        }
+    }
+    let id = running.id().to_owned();
+    running.remove()?;
+    let all = records(c, &id)?;
+    let last = |call: &str| all.iter().rfind(|record| record["Resource"] == call);
+    for (call, count) in [("unshare", 500), ("pivot_root", 80), ("swapon", 1)] {
+        let record = last(call).with_context(|| call.to_owned())?;
+        ensure!(record["Count"] == count && record["ContainerID"] == id.as_str(), "{record}");
+        ensure!(record["ExecEvent"]["ExecID"].as_str().is_some_and(|exec| !exec.is_empty()), "{record}");
+    }
+    ensure!(all.iter().all(|record| record["Operation"] == "Syscall"), "some were not listed");
+    Ok(())
+}
+
 /// Whoever holds one could let calls through.
 fn no_process_of_a_container_has_a_listener(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sh", "-c", "sleep 1000 & sleep 1000"])?;
@@ -262,6 +291,41 @@ fn a_hostile_name_forges_no_record(c: &Containerd) -> Result<()> {
     running.remove()
 }
 
+/// Errno by errno.
+fn the_probe_finds_the_same_with_explanations_and_without(c: &Containerd) -> Result<()> {
+    for extends in ["baseline", "restricted"] {
+        let found = |explain: &str| -> Result<Vec<String>> {
+            let text = format!("default = \"p\"\n[profile.p]\nextends = \"{extends}\"\nexplain = \"{explain}\"\n");
+            let folder = policy(c, &text)?;
+            let mut lines = Vec::new();
+            for program in [&["hardened-probe"][..], &["hardened-probe", "every-call"]] {
+                lines.extend(folder.run(&[], program)?.ok()?.text().lines().map(str::to_owned));
+            }
+            Ok(lines)
+        };
+        let (on, off) = (found("on")?, found("off")?);
+        ensure!(on.len() > 500 && on.len() == off.len(), "{} and {} lines", on.len(), off.len());
+        let other: Vec<_> = on.iter().zip(&off).filter(|(on, off)| on != off).collect();
+        ensure!(other.is_empty(), "{extends}: {other:?}");
+    }
+    Ok(())
+}
+
+/// Where the file would be there is a folder; a full disk is no other.
+fn records_that_cannot_be_written_hold_nobody_up(c: &Containerd) -> Result<()> {
+    let id = c.id("untold");
+    let taken = PathBuf::from(format!("/run/hardened/events/{}.{id}.jsonl", c.namespace()));
+    fs::create_dir_all(taken.join("full"))?;
+    let program = ["hardened-probe", "ptrace own child", "unshare CLONE_NEWUTS", "getpid"];
+    let run =
+        [&["run", "--rm", "--runtime", hardened_integration::HARDENED, hardened_integration::IMAGE, &id][..], &program];
+    let out = c.ctr(&run.concat());
+    fs::remove_dir_all(&taken)?;
+    let out = out?.ok()?.text();
+    ensure!(out.matches("\"denied\"").count() == 2, "{out}");
+    c.nothing_left(&id)
+}
+
 fn what_the_policy_says_is_not_told(c: &Containerd) -> Result<()> {
     let program = "unshare -U true; hardened-probe 'ptrace own child'; exec sleep 1000";
     let quiet = policy(c, "default = \"q\"\nprofile.q.seccomp.quiet = [\"unshare\"]")?;
@@ -286,6 +350,19 @@ fn a_signal_ends_a_call_that_waits(c: &Containerd) -> Result<()> {
     c.ctr(&["tasks", "kill", "-s", "KILL", running.id()])?.ok()?;
     eventually("init has ended", || processes().is_ok_and(|all| !all.contains_key(&init)))?;
     ensure!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    running.remove()
+}
+
+fn denials_are_told_of_after_containerd_was_restarted(c: &Containerd) -> Result<()> {
+    let own = Containerd::start_beside(c)?;
+    let running = own
+        .start_container(&[], &["sh", "-c", "until [ -e /tmp/go ]; do sleep 0.1; done; unshare -U true; sleep 1000"])?;
+    own.shut_down()?;
+    own.boot()?;
+    running.exec(&["touch", "/tmp/go"])?.ok()?;
+    record_of(&own, running.id(), "unshare")?;
+    running.exec(&["hardened-probe", "pivot_root"])?.ok()?;
+    record_of(&own, running.id(), "pivot_root")?;
     running.remove()
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Kind {
     arch: u32,
     number: u32,
     argument: Option<u64>,
-    /// The entrypoint or exec that it comes from.
-    origin: u64,
+    /// The command line of the exec that it comes from.
+    command: Option<u64>,
 }
 
 /// One kind of denial, and what of it is written.
@@ -75,8 +75,6 @@ struct Inner {
     kinds: HashMap<Kind, Told>,
     /// Denials of kinds that are not listed.
     unlisted: Option<Told>,
-    /// How many origins there were.
-    origins: u64,
     file: EventFile,
 }
 
@@ -100,7 +98,6 @@ impl Denials {
             bucket: Bucket::full(Instant::now()),
             kinds: HashMap::new(),
             unlisted: None,
-            origins: 0,
             file: EventFile::new(namespace, id),
         };
         Self { pod, filters: admission.filters().clone(), about, inner: Mutex::new(inner) }
@@ -125,15 +122,8 @@ impl Denials {
         self.inner().bucket.take(Instant::now(), containers)
     }
 
-    /// A number for the entrypoint, or for an exec.
-    pub(super) fn origin(&self) -> u64 {
-        let mut inner = self.inner();
-        inner.origins += 1;
-        inner.origins
-    }
-
-    pub(super) fn kind(&self, call: &Call, origin: u64) -> Kind {
-        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.filters.arch(), call), origin }
+    pub(super) fn kind(&self, call: &Call, command: Option<u64>) -> Kind {
+        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.filters.arch(), call), command }
     }
 
     /// Whether it is the first of its kind, and will be listed.

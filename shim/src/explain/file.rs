@@ -48,7 +48,10 @@ impl EventFile {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let mut file = options.open(&path).with_context(|| format!("open {show}"))?;
-        file.write_all(&line).with_context(|| format!("write to {show}"))
+        let start = file.metadata().with_context(|| format!("look at {show}"))?.len();
+        file.write_all(&line)
+            .inspect_err(|_| ignore(file.set_len(start), "the next line is lost with this one"))
+            .with_context(|| format!("write to {show}"))
     }
 }
 

@@ -10,6 +10,7 @@ mod denials;
 mod file;
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -31,8 +32,25 @@ const TURN: usize = 16;
 /// the listener itself wakes it on its own processor, which takes a fifth of the time of a way by epoll(7).
 const LINGER: Duration = Duration::from_micros(20);
 
+/// An exec whose denials are told of.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    event: ExecEvent,
+    /// Of its command line: the execs of a probe, which run the same again and again, are denied the same.
+    command: u64,
+}
+
+impl Exec {
+    pub(crate) fn new(exec_id: &str, arguments: &[String]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        arguments.hash(&mut hasher);
+        let executable_name = arguments.first().cloned().unwrap_or_default();
+        Self { event: ExecEvent { exec_id: exec_id.to_owned(), executable_name }, command: hasher.finish() }
+    }
+}
+
 /// Answers the calls of a process and of all that it starts, until the last of them has ended.
-pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<ExecEvent>, program: Program, listener: OwnedFd) {
+pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<Exec>, program: Program, listener: OwnedFd) {
     ignore(sys::wake_on_the_same_processor(&listener), "before Linux 6.6 it takes longer");
     let listener = match sys::register(File::from(listener)) {
         Ok(listener) => listener,
@@ -41,8 +59,7 @@ pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<ExecEvent>, program
             return log::error!("denied calls of {} will fail with ENOSYS: {error}", denials.container());
         }
     };
-    let origin = denials.origin();
-    let supervisor = Supervisor { denials: Arc::clone(denials), origin, exec, program, listener };
+    let supervisor = Supervisor { denials: Arc::clone(denials), exec, program, listener };
     tokio::spawn(async move {
         if let Err(error) = supervisor.serve().await {
             log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.denials.container());
@@ -53,8 +70,7 @@ pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<ExecEvent>, program
 /// Who is asked for the answers to the denied calls of one process of a container and its descendants.
 struct Supervisor {
     denials: Arc<Denials>,
-    origin: u64,
-    exec: Option<ExecEvent>,
+    exec: Option<Exec>,
     program: Program,
     listener: AsyncFd<File>,
 }
@@ -96,7 +112,7 @@ impl Supervisor {
     /// Nothing is waited for in here: a call that was received and not answered keeps its container from being frozen.
     fn answer(&self, notification: &Notification) {
         let denials = &self.denials;
-        let kind = denials.kind(&notification.call, self.origin);
+        let kind = denials.kind(&notification.call, self.exec.as_ref().map(|exec| exec.command));
         // Only the first of a kind is worth the time, and only then is the caller sure to be there.
         let look =
             || Some(Caller::look_at(notification.pid)).filter(|_| sys::still_waits(&self.listener, notification));
@@ -105,7 +121,7 @@ impl Supervisor {
         ignore(sys::fail_call(&self.listener, notification, errno), "the caller was killed meanwhile");
         denials.note(kind, || First {
             caller: caller.unwrap_or_default(),
-            exec: self.exec.clone(),
+            exec: self.exec.as_ref().map(|exec| exec.event.clone()),
             errno,
             explained: denials.explain(&notification.call),
         });

@@ -128,7 +128,22 @@ fn pod() -> Result<()> {
     command("kubectl exec web -- cat /var/run/secrets/token");
     let out = pod.exec(&web, &["cat", "/var/run/secrets/token"])?;
     print!("{}", String::from_utf8_lossy(&out.stderr));
+
+    title("A denial explains itself");
+    command("kubectl exec web -- unshare -U true");
+    let out = pod.exec(&web, &["unshare", "-U", "true"])?;
+    print!("{}", String::from_utf8_lossy(&out.stderr));
+    let name = &pod.config().metadata.as_ref().context("metadata")?.name;
+    command(&format!("hardenctl why {name}"));
+    print!("{}", hardened_integration::hardenctl(&["why", name])?.ok()?.text());
+    command(&format!("hardenctl why {name} --write /usr/bin/x --listen 9090"));
+    // It answers with 1 where something is denied.
+    println!(
+        "{}",
+        hardened_integration::hardenctl(&["why", name, "--write", "/usr/bin/x", "--listen", "9090"])?.text()
+    );
     pod.remove()?;
+
     title("A pod that asks for the host, in its own words");
     let mut config = cri.pod_config("greedy");
     let context = config.linux.get_or_insert_default().security_context.get_or_insert_default();

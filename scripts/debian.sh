@@ -86,3 +86,22 @@ unpack() {
     done
     echo "$*" >"$cache/$folder/.complete"
 }
+
+# unpack_source SUITE FOLDER PACKAGE: Debian's source of a package, patched as Debian builds it, into .cache/FOLDER, once.
+unpack_source() {
+    local root=$cache/$2 package=$3
+    is_complete "$root" "$package" && return
+    printf '\033[1m== unpacking the source of %s from Debian %s\033[0m\n' "$package" "$1" >&2
+    debian_lists "$1"
+    # Lists of their own: an update forgets those that sources.list does not name.
+    mkdir -p "$apt/source-lists/partial"
+    sed 's/^deb /deb-src /' "$apt/sources.list" >"$apt/source.list"
+    options+=(-o "Dir::Etc::SourceList=$apt/source.list" -o "Dir::State::Lists=$apt/source-lists")
+    apt-get "${options[@]}" update
+    rm -rf "$root" "$root.unpacked"
+    mkdir -p "$root.unpacked"
+    (cd "$root.unpacked" && apt-get "${options[@]}" --only-source source "$package" >/dev/null)
+    mv "$root.unpacked/$package"-*/ "$root"
+    rm -rf "$root.unpacked"
+    echo "$package" >"$root/.complete"
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+pub(crate) use hardened_sandbox::record::printable;
 use hardened_sandbox::record::{EVENTS, Record};
 
 use crate::args::dns_label;
@@ -153,33 +154,9 @@ pub(crate) fn time(text: &str) -> String {
     printable(text.get(..19).unwrap_or(text)).replace('T', " ")
 }
 
-/// A text of a container, in which nothing reaches the terminal but letters that it shows: no escape sequences, no
-/// changes of the writing's direction, no new lines.
-pub(crate) fn printable(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut all, c| {
-        if hides(c) {
-            all.extend(c.escape_default());
-        } else {
-            all.push(c);
-        }
-        all
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_of_a_container_reaches_a_terminal_raw() {
-        let hostile = "x\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}gpj.exe\r\u{200b}é日";
-        let shown = printable(hostile);
-        assert_eq!(shown, r"x\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}gpj.exe\r\u{200b}é日");
-    }
 
     #[test]
     fn what_is_added_is_read_once_and_whole() {

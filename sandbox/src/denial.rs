@@ -153,9 +153,8 @@ const PACKET: u64 = 17;
 pub fn telling_argument(arch: Arch, call: &Call) -> Option<u64> {
     let name = arch.name(call.number).filter(|_| call.arch == arch.audit())?;
     let (_, argument, _) = TELLING.iter().find(|(of, ..)| *of == name)?;
-    // All of them are ints to the kernel, but for the flags of clone and unshare.
-    let wide = matches!(name, "clone" | "unshare");
-    call.arguments.get(usize::from(*argument)).map(|value| if wide { *value } else { *value & u64::from(u32::MAX) })
+    // The kernel takes no notice of the upper half of any.
+    call.arguments.get(usize::from(*argument)).map(|value| *value & u64::from(u32::MAX))
 }
 
 /// A denied call in a few words: `socket(family=AF_VSOCK)`.

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where records are, a file a container: `NAMESPACE.ID.jsonl`, and `NAMESPACE.ID.old.jsonl` before it.
+/// Where records are, a file a container: `NAMESPACE@ID.jsonl`, and `NAMESPACE@ID@old.jsonl` before it. Neither name
+/// has that character.
 pub const EVENTS: &str = "/run/hardened/events";
 
 /// Version of the records that this program writes.
@@ -107,4 +108,34 @@ pub enum Enforcer {
     AppArmor,
     /// SELinux.
     SELinux,
+}
+
+/// A text of a container, in which nothing reaches the terminal but letters that it shows: no escape sequences, no
+/// changes of the writing's direction, no new lines.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut all, c| {
+        if hides(c) {
+            all.extend(c.escape_default());
+        } else {
+            all.push(c);
+        }
+        all
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_container_reaches_a_terminal_raw() {
+        let hostile = "x\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}gpj.exe\r\u{200b}é日";
+        let shown = printable(hostile);
+        assert_eq!(shown, r"x\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}gpj.exe\r\u{200b}é日");
+    }
 }

@@ -13,10 +13,21 @@ pub(crate) use hardened_node::paths::open_without_links;
 use hardened_sandbox::seccomp::Call;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes a system call again where a signal to this process has ended it: signal(7).
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// What of a listener is ready, or becomes so within a time: `POLLIN` for a call that waits, `POLLHUP` once the last
@@ -24,14 +35,11 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 pub(crate) fn ready(listener: &impl AsFd, wait: Duration) -> io::Result<libc::c_short> {
     let mut poll = libc::pollfd { fd: listener.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let wait = libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
-    loop {
+    uninterrupted(|| {
         // SAFETY: `poll` is one pollfd, and no signal is blocked.
-        match check(unsafe { libc::ppoll(&raw mut poll, 1, &raw const wait, std::ptr::null()) }.into()) {
-            Ok(_) => return Ok(poll.revents),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+        check(unsafe { libc::ppoll(&raw mut poll, 1, &raw const wait, std::ptr::null()) }.into())
+    })?;
+    Ok(poll.revents)
 }
 
 /// A denied call that waits for its answer: seccomp_unotify(2).
@@ -59,15 +67,20 @@ pub(crate) fn fail_call(listener: &impl AsFd, notification: &Notification, errno
     let mut answer =
         libc::seccomp_notif_resp { id: notification.id, val: 0, error: -libc::c_int::from(errno), flags: 0 };
     let listener = listener.as_fd().as_raw_fd();
-    // SAFETY: the request's number has the size of the struct, which is whole.
-    check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) }.into()).map(drop)
+    uninterrupted(|| {
+        // SAFETY: the request's number has the size of the struct, which is whole.
+        check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) }.into()).map(drop)
+    })
 }
 
 /// Whether a call still waits, so that its caller's pid is no other's by now: `SECCOMP_IOCTL_NOTIF_ID_VALID`.
 pub(crate) fn still_waits(listener: &impl AsFd, notification: &Notification) -> bool {
     let listener = listener.as_fd().as_raw_fd();
-    // SAFETY: the request takes a number by its address.
-    unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const notification.id) == 0 }
+    uninterrupted(|| {
+        // SAFETY: the request takes a number by its address.
+        check(unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const notification.id) }.into())
+    })
+    .is_ok()
 }
 
 /// Has callers and this process wake each other on one processor: `SECCOMP_IOCTL_NOTIF_SET_FLAGS`, Linux 6.6. Elsewhere
@@ -535,6 +548,13 @@ pub(crate) fn adopt(fd: i32) -> OwnedFd {
 pub(crate) fn register(file: File) -> Result<AsyncFd<File>, (File, io::Error)> {
     // SAFETY: a File keeps its descriptor open, and the same, as long as it lives.
     unsafe { AsyncFd::register(file) }.map_err(tokio::io::unix::AsyncFdRegisterError::into_parts)
+}
+
+/// The same for somebody else's descriptor, to be read from.
+pub(crate) fn register_to_read(descriptor: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    // SAFETY: a borrowed descriptor stays open, and the same, as long as it is borrowed.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
 }
 
 /// Says why the failure of something is of no consequence.

@@ -76,6 +76,23 @@ const NOTIFY: u32 = 0x7fc0_0000;
 /// The part of a program's answer that says what is done; the rest is an errno, say.
 const ACTION_BITS: u32 = 0xffff_0000;
 
+/// The answer to a call for a listener, as the kernel gives it where there is one: seccomp(2).
+const NO_LISTENER: Action = Action::Errno(libc::EBUSY as u16);
+
+/// Rules of `seccomp` that let no call through that makes a listener.
+fn without_listeners(rules: &[Rule], default: Action) -> Vec<Rule> {
+    let flag = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+    let listener = [Condition::int(0, libc::SECCOMP_SET_MODE_FILTER), Condition::bits(1, flag, flag)];
+    let refuse = |conditions: &[Condition]| Rule { conditions: [conditions, &listener].concat(), action: NO_LISTENER };
+    let mut guarded = Vec::new();
+    for rule in rules {
+        guarded.extend(rule.action.allows().then(|| refuse(&rule.conditions)));
+        guarded.push(rule.clone());
+    }
+    guarded.extend(default.allows().then(|| refuse(&[])));
+    guarded
+}
+
 impl Program {
     /// The errno that a word stands for which the program has answered to a call that is to be explained.
     #[must_use]
@@ -172,16 +189,25 @@ impl Filter {
     /// The same, but a supervisor is asked for the answer to each call that gets an errno, unless it is one of the quiet.
     /// The program says the errno too: [`Program::explained_errno`].
     ///
+    /// And no process gets a listener of its own, as long as there is this one (EBUSY) and when it is gone: of two filters
+    /// that ask a supervisor the kernel takes the newer, and whoever holds its listener can let the call run.
+    ///
     /// # Errors
     /// The program would be larger than the kernel takes.
     pub fn compile_explained(&self, quiet: &BTreeSet<u32>) -> Result<Program, CompileError> {
+        let seccomp = self.arch().number("seccomp");
         let mut filter = self.clone();
         for number in quiet {
             // One that has no rule is among many that have none.
             filter.calls.entry(*number).or_insert_with(|| vec![Rule::always(self.default)]);
         }
+        if let Some(number) = seccomp {
+            filter.set(number, without_listeners(self.of(number), self.default));
+        }
+        let is_quiet = |number| quiet.contains(&number);
         filter.compile_with(&|number, action| match action {
-            Action::Errno(errno) if number.is_none_or(|number| !quiet.contains(&number)) => NOTIFY | u32::from(errno),
+            NO_LISTENER if number.is_some() && number == seccomp => action.word(),
+            Action::Errno(errno) if !number.is_some_and(is_quiet) => NOTIFY | u32::from(errno),
             Action::Errno(_)
             | Action::KillProcess
             | Action::KillThread

@@ -49,10 +49,13 @@ pub(super) mod arbitrary {
         Just(Arch::X86_64)
     }
 
+    pub(super) fn rule() -> impl Strategy<Value = Rule> {
+        (prop::collection::vec(condition(), 0..3), action())
+            .prop_map(|(conditions, action)| Rule { conditions, action })
+    }
+
     pub(in super::super) fn filter() -> impl Strategy<Value = Filter> {
-        let rule = (prop::collection::vec(condition(), 0..3), action())
-            .prop_map(|(conditions, action)| Rule { conditions, action });
-        (arch(), action(), action(), prop::collection::vec((0u32..60, rule), 0..40)).prop_map(
+        (arch(), action(), action(), prop::collection::vec((0u32..60, rule()), 0..40)).prop_map(
             |(arch, default, foreign, rules)| {
                 let mut filter = Filter::new(arch, default, foreign);
                 for (number, rule) in rules {
@@ -209,6 +212,12 @@ proptest! {
             let (before, now) = (interpret(&plain, call), interpret(&explained, call));
             let errno = (before & 0xffff_0000 == Action::Errno(0).word()).then_some(before as u16);
             let of_arch = call.arch == Arch::X86_64.audit();
+            let is_seccomp = of_arch && Arch::X86_64.number("seccomp") == Some(call.number);
+            let asks = call.arguments[0] as u32 == 1 && call.arguments[1] & 8 != 0;
+            if is_seccomp && asks && filter.decide(call.number, &call.arguments).allows() {
+                prop_assert_eq!(now, Action::Errno(libc::EBUSY as u16).word(), "{:?}", call);
+                continue;
+            }
             match errno.filter(|_| !(of_arch && quiet.contains(&call.number))) {
                 Some(errno) => prop_assert_eq!(Program::explained_errno(now), Some(errno), "{:?}", call),
                 None => prop_assert_eq!(now, before, "{:?}", call),
@@ -216,6 +225,29 @@ proptest! {
             prop_assert_eq!(interpret(&explained.unexplained(), call), before, "{:?}", call);
         }
         prop_assert!(!plain.explains() && !explained.unexplained().explains());
+    }
+
+    #[test]
+    fn no_process_gets_a_listener_beside_the_supervisors(
+        mut filter in arbitrary::filter(),
+        rules in prop::collection::vec(arbitrary::rule(), 0..4),
+        arguments in prop::collection::vec(arbitrary::call().prop_map(|call| call.arguments), 64),
+    ) {
+        let number = Arch::X86_64.number("seccomp").unwrap();
+        filter.set(number, rules);
+        let (plain, explained) = (filter.compile().unwrap(), filter.compile_explained(&Default::default()).unwrap());
+        for mut arguments in arguments {
+            for flags in [arguments[1] & !8, arguments[1] | 8] {
+                arguments[1] = flags;
+                let call = Call { number, arch: Arch::X86_64.audit(), arguments };
+                let now = Program::explained_errno(interpret(&explained, &call));
+                let now = now.map_or_else(|| interpret(&explained, &call), |errno| Action::Errno(errno).word());
+                let allowed = filter.decide(number, &arguments).allows();
+                let asks = arguments[0] as u32 == 1 && flags & 8 != 0;
+                let expected = if allowed && asks { Action::Errno(16).word() } else { interpret(&plain, &call) };
+                prop_assert_eq!(now, expected, "{:?}", call);
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use hardened_sandbox::record::printable;
+
 use crate::launcher::read_bounded;
 
 /// Longest path of a program that is kept, in bytes.
@@ -22,7 +24,7 @@ pub(super) struct Caller {
     pub(super) own_pid: u32,
     /// On the node.
     pub(super) uid: u32,
-    /// As it calls itself.
+    /// As it calls itself, made fit to be printed, as is the next.
     pub(super) comm: String,
     /// Its program.
     pub(super) program: String,
@@ -42,8 +44,8 @@ impl Caller {
             pid,
             own_pid: last("NSpid:").unwrap_or(0),
             uid: first("Uid:").unwrap_or(0),
-            comm: String::from_utf8_lossy(read("comm").unwrap_or_default().trim_ascii_end()).into_owned(),
-            program: String::from_utf8_lossy(program.get(..MAX_PATH_BYTES).unwrap_or(program)).into_owned(),
+            comm: printable(&String::from_utf8_lossy(read("comm").unwrap_or_default().trim_ascii_end())),
+            program: printable(&String::from_utf8_lossy(program.get(..MAX_PATH_BYTES).unwrap_or(program))),
         }
     }
 }

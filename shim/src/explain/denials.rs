@@ -18,6 +18,10 @@ use super::file::EventFile;
 /// Kinds of denials that are kept of a container.
 const MAX_KINDS: usize = 64;
 
+/// Kinds that differ by the argument alone: others of the call are one kind more. A container that is denied the same call
+/// with ever other arguments hides no other call.
+const MAX_KINDS_OF_A_CALL: usize = 4;
+
 /// How long before its end a denial may be what a container ended of.
 const SUSPECT: Duration = Duration::from_secs(10);
 
@@ -123,7 +127,15 @@ impl Denials {
     }
 
     pub(super) fn kind(&self, call: &Call, command: Option<u64>) -> Kind {
-        Kind { arch: call.arch, number: call.number, argument: telling_argument(self.filters.arch(), call), command }
+        let argument = telling_argument(self.filters.arch(), call);
+        let kind = Kind { arch: call.arch, number: call.number, argument, command };
+        let kinds = &self.inner().kinds;
+        let of_call = |other: &&Kind| (other.arch, other.number) == (kind.arch, kind.number);
+        if kinds.contains_key(&kind) || kinds.keys().filter(of_call).count() < MAX_KINDS_OF_A_CALL {
+            kind
+        } else {
+            Kind { argument: None, command: None, ..kind }
+        }
     }
 
     /// Whether it is the first of its kind, and will be listed.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,7 +26,7 @@ pub(super) struct EventFile {
 impl EventFile {
     /// Both names are checked: they are no paths.
     pub(super) fn new(namespace: &str, id: &str) -> Self {
-        Self { folder: EVENTS.into(), name: format!("{namespace}.{id}") }
+        Self { folder: EVENTS.into(), name: format!("{namespace}@{id}") }
     }
 
     /// Appends a record, whole. Nothing is made before the first.
@@ -39,7 +39,7 @@ impl EventFile {
         if length == 0 || length + line.len() as u64 > MAX_FILE_BYTES {
             make(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
             if length > 0 {
-                let old = self.folder.join(format!("{}.old.jsonl", self.name));
+                let old = self.folder.join(format!("{}@old.jsonl", self.name));
                 fs::rename(&path, &old).with_context(|| format!("rename {show}"))?;
             }
             // A new file each time: however many containers write, all of theirs are bounded.
@@ -73,17 +73,18 @@ fn make_room(folder: &Path) -> std::io::Result<()> {
         // Another shim may just have removed it; and a containerd namespace may be called as the folder is.
         let Ok(found) = entry.metadata() else { continue };
         if found.is_file() {
-            files.push((found.modified()?, found.len(), entry.path()));
+            // What it takes of the memory, page by page.
+            files.push((found.modified()?, found.blocks() * 512, entry.path()));
         }
     }
     files.sort();
-    let mut all: u64 = files.iter().map(|(_, length, _)| length).sum();
-    for (_, length, path) in files {
+    let mut all: u64 = files.iter().map(|(_, size, _)| size).sum();
+    for (_, size, path) in files {
         if all + MAX_FILE_BYTES <= MAX_NODE_BYTES {
             break;
         }
         ignore(fs::remove_file(path), "another shim may just have removed it");
-        all -= length;
+        all -= size;
     }
     Ok(())
 }
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     fn file(folder: &Path, id: &str) -> EventFile {
-        EventFile { folder: folder.join("events"), name: format!("ns.{id}") }
+        EventFile { folder: folder.join("events"), name: format!("ns@{id}") }
     }
 
     #[test]
@@ -104,7 +105,7 @@ mod tests {
             events.append(&Record { count, message: "x\n\u{1b}[31m".repeat(20), ..Record::default() }).unwrap();
         }
         let mut counts = Vec::new();
-        for name in ["ns.a.old.jsonl", "ns.a.jsonl"] {
+        for name in ["ns@a@old.jsonl", "ns@a.jsonl"] {
             let text = fs::read_to_string(folder.path().join("events").join(name)).unwrap();
             assert!(text.len() as u64 <= MAX_FILE_BYTES && !text.contains('\u{1b}'), "{}", text.len());
             counts.extend(text.lines().map(|line| serde_json::from_str::<Record>(line).unwrap().count));
@@ -120,13 +121,13 @@ mod tests {
         let events = folder.path().join("events");
         fs::create_dir(&events).unwrap();
         for number in 0..20u64 {
-            let path = events.join(format!("ns.{number}.jsonl"));
+            let path = events.join(format!("ns@{number}.jsonl"));
             fs::write(&path, vec![b' '; 1 << 19]).unwrap();
             let when = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number);
             fs::File::options().write(true).open(&path).unwrap().set_modified(when).unwrap();
         }
         file(folder.path(), "new").append(&Record::default()).unwrap();
-        assert!(!events.join("ns.4.jsonl").exists() && events.join("ns.5.jsonl").exists());
-        assert!(events.join("ns.19.jsonl").exists() && events.join("ns.new.jsonl").exists());
+        assert!(!events.join("ns@4.jsonl").exists() && events.join("ns@5.jsonl").exists());
+        assert!(events.join("ns@19.jsonl").exists() && events.join("ns@new.jsonl").exists());
     }
 }

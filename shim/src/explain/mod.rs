@@ -12,13 +12,12 @@ mod file;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hardened_sandbox::record::ExecEvent;
+use hardened_sandbox::record::{ExecEvent, printable};
 use hardened_sandbox::seccomp::{Call, Program};
-use tokio::io::unix::AsyncFd;
 
 use self::denials::First;
 pub(crate) use self::denials::{Denials, Pod};
@@ -45,21 +44,15 @@ impl Exec {
         let mut hasher = DefaultHasher::new();
         arguments.hash(&mut hasher);
         let executable_name = arguments.first().cloned().unwrap_or_default();
-        Self { event: ExecEvent { exec_id: exec_id.to_owned(), executable_name }, command: hasher.finish() }
+        let event = ExecEvent { exec_id: exec_id.to_owned(), executable_name: printable(&executable_name) };
+        Self { event, command: hasher.finish() }
     }
 }
 
 /// Answers the calls of a process and of all that it starts, until the last of them has ended.
 pub(crate) fn supervise(denials: &Arc<Denials>, exec: Option<Exec>, program: Program, listener: OwnedFd) {
     ignore(sys::wake_on_the_same_processor(&listener), "before Linux 6.6 it takes longer");
-    let listener = match sys::register(File::from(listener)) {
-        Ok(listener) => listener,
-        // What was denied is denied without it.
-        Err((_, error)) => {
-            return log::error!("denied calls of {} will fail with ENOSYS: {error}", denials.container());
-        }
-    };
-    let supervisor = Supervisor { denials: Arc::clone(denials), exec, program, listener };
+    let supervisor = Supervisor { denials: Arc::clone(denials), exec, program, listener: File::from(listener) };
     tokio::spawn(async move {
         if let Err(error) = supervisor.serve().await {
             log::error!("denied calls of {} fail with ENOSYS from here on: {error}", supervisor.denials.container());
@@ -72,37 +65,46 @@ struct Supervisor {
     denials: Arc<Denials>,
     exec: Option<Exec>,
     program: Program,
-    listener: AsyncFd<File>,
+    listener: File,
 }
 
 impl Supervisor {
     async fn serve(&self) -> io::Result<()> {
+        while let Some(wait) = self.serve_until_it_waits().await? {
+            // Nobody is woken meanwhile: a call that a signal ends, and that is made again, is a new one each time.
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Until there is no token, and then says how long; or, without that, until the last process has ended.
+    async fn serve_until_it_waits(&self) -> io::Result<Option<Duration>> {
+        let listener = sys::register_to_read(self.listener.as_fd())?;
         loop {
-            let mut readable = self.listener.readable().await?;
-            let mut events = sys::ready(&self.listener, Duration::ZERO)?;
+            let mut readable = listener.readable().await?;
+            let mut linger = Duration::ZERO;
             for _ in 0..TURN {
-                if events & libc::POLLIN == 0 {
-                    if events & (libc::POLLHUP | libc::POLLERR) != 0 {
-                        return Ok(());
-                    }
-                    readable.clear_ready();
-                    break;
-                }
+                // A look costs a token too: what is looked for may be gone.
                 if let Err(wait) = self.denials.take_token() {
-                    tokio::time::sleep(wait).await;
-                    events = sys::ready(&self.listener, Duration::ZERO)?;
-                    continue;
+                    return Ok(Some(wait));
                 }
-                events = match sys::receive_call(&self.listener) {
-                    Ok(notification) => {
-                        self.answer(&notification);
-                        sys::ready(&self.listener, LINGER)?
+                let events = sys::ready(&self.listener, linger)?;
+                if events & libc::POLLIN != 0 {
+                    match sys::receive_call(&self.listener) {
+                        Ok(notification) => self.answer(&notification),
+                        // The caller was killed, or a signal ended the call, meanwhile.
+                        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+                        Err(error) => return Err(error),
                     }
-                    // The caller was killed meanwhile.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
-                        sys::ready(&self.listener, Duration::ZERO)?
+                    linger = LINGER;
+                } else if events & libc::POLLHUP != 0 {
+                    return Ok(None);
+                } else {
+                    // POLLERR: the look itself was interrupted.
+                    if events == 0 {
+                        readable.clear_ready();
                     }
-                    Err(error) => return Err(error),
+                    break;
                 }
             }
             tokio::task::yield_now().await;

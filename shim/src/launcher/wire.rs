@@ -192,10 +192,14 @@ fn receive_descriptors(socket: BorrowedFd<'_>, bytes: &mut [u8], flags: MsgFlags
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut buffers, Some(&mut control), flags)?;
     let mut descriptors = Vec::new();
+    let lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
             descriptors.extend(numbers.into_iter().map(sys::adopt));
         }
+    }
+    if lost {
+        return Err(io::Error::other("a descriptor was lost: this process may open no more files (RLIMIT_NOFILE)"));
     }
     Ok((message.bytes, descriptors))
 }

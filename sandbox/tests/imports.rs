@@ -16,7 +16,7 @@ const CRATES: [&str; 7] = [
     "shim/src",
     "hardenctl/src",
     "integration/src",
-    "integration/src/probe",
+    "integration/probe/src",
 ];
 
 /// The names of a module from its crate's root, or those of a path.

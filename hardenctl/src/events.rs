@@ -196,7 +196,7 @@ impl Why {
     fn answer(&self) -> Result<ExitCode> {
         let mut all = Vec::new();
         for (id, standing) in standings(&self.pod, self.selection.namespace.as_deref())? {
-            all.push((standing.name.clone().unwrap_or(id), self.questions.ask(&standing)?));
+            all.push((standing.identity.name().unwrap_or(id), self.questions.ask(&standing)?));
         }
         let refused = all.iter().flat_map(|(_, answers)| answers).any(|(_, answer)| !answer.allowed);
         if self.json {
@@ -240,10 +240,9 @@ pub(crate) fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(Stri
             // Another version's.
             Err(_) => continue,
         };
-        let pod = standing.name.as_deref().and_then(|name| name.split(' ').next()).unwrap_or_default();
-        let (of_namespace, of_pod) = pod.split_once('/').unwrap_or_default();
-        let called = of_pod == name || id == name || (name.len() >= 8 && id.starts_with(name));
-        if called && namespace.is_none_or(|namespace| namespace == of_namespace) {
+        let (of_namespace, of_pod) = (&standing.identity.namespace, &standing.identity.pod);
+        let called = of_pod.as_deref() == Some(name) || id == name || (name.len() >= 8 && id.starts_with(name));
+        if called && (namespace.is_none() || namespace == of_namespace.as_deref()) {
             found.push((id, standing));
         }
     }

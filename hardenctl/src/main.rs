@@ -1,5 +1,6 @@
 //! `hardenctl`: what a person or a CI job runs to check, explain and install hardened.
 
+mod agent;
 mod args;
 mod check;
 mod cli;

@@ -50,11 +50,13 @@ pub(crate) struct Reader {
     folder: PathBuf,
     /// How far each file was read.
     offsets: BTreeMap<PathBuf, u64>,
+    /// Lines that are no records of this version.
+    unreadable: u64,
 }
 
 impl Reader {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), offsets: BTreeMap::new() }
+        Self { folder: folder.to_owned(), offsets: BTreeMap::new(), unreadable: 0 }
     }
 
     /// Oldest first. A file that is gone, or was begun anew, is no error: it is what becomes of old records.
@@ -83,6 +85,11 @@ impl Reader {
         Ok(records)
     }
 
+    /// How many lines were no records of this version, since this was asked last.
+    pub(crate) const fn take_unreadable(&mut self) -> u64 {
+        std::mem::replace(&mut self.unreadable, 0)
+    }
+
     fn read_file(&mut self, path: &Path, records: &mut Vec<Record>) -> std::io::Result<()> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -96,17 +103,13 @@ impl Reader {
         // The rest of a line may still be on its way.
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         *offset += whole as u64;
-        let mut lost = 0;
-        for line in text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let lines = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');
+        for line in lines.filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(record) => records.push(record),
-                // Of another version, which has other fields; or cut, where the disk was full.
-                Err(_) => lost += 1,
+                // Of another version, it may have other fields.
+                Err(_) => self.unreadable += 1,
             }
-        }
-        if lost > 0 {
-            let path = printable(&path.display().to_string());
-            eprintln!("warning: {path}: passed over {lost} that are no records of this version of hardenctl");
         }
         Ok(())
     }
@@ -167,7 +170,7 @@ mod tests {
             let record = Record { count, updated_time: time.to_owned(), ..Record::default() };
             serde_json::to_string(&record).unwrap() + "\n"
         };
-        let path = folder.path().join("ns.a.jsonl");
+        let path = folder.path().join("ns@a.jsonl");
         fs::write(&path, line(2, "2") + "no record\n" + &line(1, "1") + "{\"half").unwrap();
         fs::write(folder.path().join("other"), line(7, "7")).unwrap();
         let counts = |reader: &mut Reader| reader.read().unwrap().iter().map(|r| r.count).collect::<Vec<_>>();

@@ -109,7 +109,9 @@ impl Score {
             .with_context(|| format!("{target} is no file and no profile"))?;
         Ok(running
             .iter()
-            .map(|(id, standing)| Scored::of(standing.name.clone().unwrap_or_else(|| id.clone()), standing.findings()))
+            .map(|(id, standing)| {
+                Scored::of(standing.identity.name().unwrap_or_else(|| id.clone()), standing.findings())
+            })
             .collect())
     }
 

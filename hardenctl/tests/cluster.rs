@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -33,6 +34,9 @@ fn check(value: &Value) -> bool {
         "RuntimeClass" => strict::<RuntimeClass>(value),
         "DaemonSet" => strict::<DaemonSet>(value),
         "Namespace" => strict::<Namespace>(value),
+        "ServiceAccount" => strict::<ServiceAccount>(value),
+        "ClusterRole" => strict::<ClusterRole>(value),
+        "ClusterRoleBinding" => strict::<ClusterRoleBinding>(value),
         "Pod" => strict::<Pod>(value),
         "ValidatingAdmissionPolicy" => strict::<ValidatingAdmissionPolicy>(value),
         "ValidatingAdmissionPolicyBinding" => strict::<ValidatingAdmissionPolicyBinding>(value),
@@ -45,7 +49,7 @@ fn check(value: &Value) -> bool {
 fn every_manifest_is_what_the_api_takes() {
     let mut foreign = BTreeSet::new();
     let mut checked = 0;
-    for part in [".", "installer", "samples", "admission"] {
+    for part in [".", "installer", "agent", "samples", "admission"] {
         for entry in std::fs::read_dir(folder().join(part)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|e| e != "yaml") {
@@ -60,7 +64,7 @@ fn every_manifest_is_what_the_api_takes() {
             }
         }
     }
-    assert!(checked >= 11, "{checked}");
+    assert!(checked >= 15, "{checked}");
     // For these, scripts/check has Kyverno's types and kustomize itself.
     assert_eq!(foreign, ["ClusterPolicy", "Kustomization"].map(str::to_owned).into());
 }

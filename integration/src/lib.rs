@@ -1,5 +1,6 @@
 //! A private containerd for tests: own root, state, socket and cgroups, all removed at the end.
 
+pub mod audit;
 pub mod cri;
 pub mod direct;
 pub mod hostile;

@@ -25,7 +25,8 @@ pub enum Kind {
 }
 
 /// Facts that rules select by. All but the handler are absent for a container that `ctr` started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// Kubernetes namespace. Chosen by whoever may create pods there.
     pub namespace: Option<String>,
@@ -73,6 +74,13 @@ impl Identity {
             },
             handler: None,
         }
+    }
+
+    /// The pod's name and the container's in it, as `NAMESPACE/POD CONTAINER`; absent for a container that `ctr` started.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let (namespace, pod) = (self.namespace.as_deref()?, self.pod.as_deref()?);
+        Some(format!("{namespace}/{pod} {}", self.container.as_deref().unwrap_or_default()).trim().to_owned())
     }
 
     /// The digest in the image reference: `sha256:` and 64 digits.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::bundle::{Mount, MountFlag, MountKind, Propagation};
 use crate::capability::CapabilitySet;
 use crate::kernel::KernelSupport;
+use crate::mark::Mark;
 use crate::sandbox::{ExecRules, Sandbox};
 
 /// Which parts of the file tree may be written, executed and asked for device ioctls.
@@ -13,8 +14,10 @@ use crate::sandbox::{ExecRules, Sandbox};
 pub struct LandlockPlan {
     /// The kernel's ABI that the decision was made for; every right that it knows is handled.
     pub abi: u32,
-    /// The kernel's audit log is told what is denied: `LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`, where the ABI has it.
-    pub log: bool,
+    /// The kernel's audit log is told what is denied (`LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`, where the ABI has it), of
+    /// processes that are known by this [mark](crate::mark::Mark). Absent where it is not.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub log: Option<Mark>,
     /// Trees in which nothing can be written, whatever is mounted there. The launcher puts here, and in
     /// `no_execute`, where it has mounted volumes.
     pub no_write: Vec<PathBuf>,
@@ -60,7 +63,7 @@ impl LandlockPlan {
         Self {
             abi: kernel.landlock_abi,
             // For the policy to say.
-            log: false,
+            log: None,
             no_write: sandbox.no_write.iter().cloned().chain(read_only_slaves(mounts)).collect(),
             no_execute,
             device_nodes: CapabilitySet::of(&["MKNOD"]).is_subset(sandbox.capabilities),

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bundle;
 pub mod capability;
 mod decide;
@@ -24,6 +25,7 @@ mod identity;
 mod kernel;
 mod label;
 pub mod landlock_plan;
+mod mark;
 mod mask_plan;
 mod observations;
 mod path;
@@ -51,6 +53,7 @@ pub use feature::{Demand, FEATURES, Feature};
 pub use identity::{Identity, Kind, handler_of};
 pub use kernel::{AppArmor, KernelSupport, LEAST_LANDLOCK_ABI};
 pub use label::OWN_APPARMOR;
+pub use mark::{Mark, Ruleset};
 pub use mask_plan::MaskPlan;
 pub use observations::{Joined, Location, Observations, VolumeSource};
 pub use placement::{CgroupMounts, Namespaces, Placement};

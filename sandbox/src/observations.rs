@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{FileId, NamespaceKind};
+use crate::mark::Mark;
 
 /// What was found on the node. Without any, as `hardenctl check` decides, paths are judged as the spec
 /// spells them.
@@ -30,6 +31,8 @@ pub struct Observations {
     pub unknown_labels: Vec<String>,
     /// Devices of the spec whose path on the host is another device, or none.
     pub other_devices: Vec<PathBuf>,
+    /// By which audit records know the container; absent where the policy has none made.
+    pub mark: Option<Mark>,
 }
 
 /// What is at the source of a bind mount.

@@ -3,8 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where records are, a file a container: `NAMESPACE@ID.jsonl`, and `NAMESPACE@ID@old.jsonl` before it. Neither name
-/// has that character.
+use crate::identity::Identity;
+
+/// Where records are: `NAMESPACE@ID.jsonl`, and `NAMESPACE@ID@old.jsonl` before it, which a container's shim writes;
+/// `NAMESPACE@ID@agent.jsonl` is the node's agent's. Neither name has that character.
 pub const EVENTS: &str = "/run/hardened/events";
 
 /// Version of the records that this program writes.
@@ -31,6 +33,9 @@ pub struct Record {
     pub namespace_name: String,
     /// Pod.
     pub pod_name: String,
+    /// Pod, by the API server's id of it; absent for a container that `ctr` started.
+    #[serde(rename = "PodUID", default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
     /// Container, by the pod's name for it.
     pub container_name: String,
     /// Container, by containerd's id.
@@ -41,7 +46,8 @@ pub struct Record {
     /// The exec whose process it was; absent for the entrypoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec_event: Option<ExecEvent>,
-    /// The process that was denied it first, by its number on the node.
+    /// The process that was denied it first, by its number on the node; of what Landlock denies, the entrypoint or exec
+    /// that it descends from; 0 for a refused container.
     #[serde(rename = "HostPID")]
     pub host_pid: u32,
     /// The same, by its number in the container; 0 where that is not known.
@@ -57,16 +63,17 @@ pub struct Record {
     /// Always `MatchedPolicy`; `SystemEvent` where [`operation`](Self::operation) is `AlertThreshold`.
     #[serde(rename = "Type")]
     pub kind: String,
-    /// Who denied it.
+    /// Which mechanism denied it.
     pub enforcer: Enforcer,
-    /// What it is: `Syscall`, `File`, `Network`, `Process`, `Capabilities`; `AlertThreshold` where there were so many
+    /// What it is: `Syscall`, `File`, `Network`, `Process`, `Capabilities`, `Create` of a container; `AlertThreshold` where there were so many
     /// kinds of denials that others are not listed.
     pub operation: String,
     /// The system call, path or address.
     pub resource: String,
     /// In KubeArmor's words: `syscall=SYS_UNSHARE flags=CLONE_NEWUSER`.
     pub data: String,
-    /// What tells the use of the call: `flags=CLONE_NEWUSER`.
+    /// What tells the use of the call: `flags=CLONE_NEWUSER`; the rights that Landlock, AppArmor or SELinux want:
+    /// `fs.write_file`.
     pub args: Vec<String>,
     /// Always `Block`.
     pub action: String,
@@ -80,6 +87,26 @@ pub struct Record {
     pub setting: Option<String>,
     /// What compliance frameworks call it, with commas between.
     pub tags: String,
+}
+
+impl Record {
+    /// What every record of a container has.
+    #[must_use]
+    pub fn about(host: &str, id: &str, identity: &Identity) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Self {
+            version: VERSION,
+            host_name: host.to_owned(),
+            namespace_name: text(&identity.namespace),
+            pod_name: text(&identity.pod),
+            pod_uid: text(&identity.pod_uid),
+            container_name: text(&identity.container),
+            container_id: id.to_owned(),
+            container_image: text(&identity.image),
+            action: "Block".to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The exec that a process belongs to.
@@ -102,6 +129,8 @@ pub enum Enforcer {
     /// The filter of system calls.
     #[default]
     Seccomp,
+    /// The node's policy: a container was refused.
+    Policy,
     /// Rules for files, ports and sockets.
     Landlock,
     /// AppArmor.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::bundle::{MountFlag, MountKind, NamespaceKind, SystemFolders};
 use crate::decide::Admission;
 use crate::denial::{Filters, allows};
+use crate::identity::Identity;
+use crate::mark::Mark;
 use crate::plan::LockdownPlan;
 use crate::seccomp::Call;
 
@@ -12,8 +14,8 @@ use crate::seccomp::Call;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Standing {
-    /// The pod's name and the container's in it, as `NAMESPACE/POD CONTAINER`; absent for one that `ctr` started.
-    pub name: Option<String>,
+    /// Who it is.
+    pub identity: Identity,
     pub(crate) plan: LockdownPlan,
     pub(crate) filters: Filters,
     pub(crate) uid: u32,
@@ -60,13 +62,7 @@ impl Standing {
     /// Of a container that is about to start.
     #[must_use]
     pub fn new(admission: &Admission) -> Self {
-        let (bundle, identity) = (admission.bundle(), admission.identity());
-        let name = match (&identity.namespace, &identity.pod) {
-            (Some(namespace), Some(pod)) => Some(
-                format!("{namespace}/{pod} {}", identity.container.as_deref().unwrap_or_default()).trim().to_owned(),
-            ),
-            _ => None,
-        };
+        let bundle = admission.bundle();
         let mounts = bundle.mounts.iter().map(|mount| Mounted {
             at: mount.destination.clone(),
             source: match &mount.kind {
@@ -82,7 +78,7 @@ impl Standing {
             no_execute: mount.flags.contains(MountFlag::NoExec),
         });
         Self {
-            name,
+            identity: admission.identity().clone(),
             plan: admission.plan().clone(),
             filters: admission.filters().clone(),
             uid: bundle.process.user.uid,
@@ -147,6 +143,12 @@ impl Standing {
         Answer::yes("the image's own files are the container's to change")
     }
 
+    /// Whether a file may be read.
+    #[must_use]
+    pub fn read(&self, path: &Path) -> Answer {
+        self.hidden(path).unwrap_or_else(|| Answer::yes("nothing keeps files there from being read"))
+    }
+
     /// Whether a program may be executed.
     #[must_use]
     pub fn execute(&self, path: &Path) -> Answer {
@@ -201,6 +203,18 @@ impl Standing {
         Ok(Answer::no(format!("{}: {}", explained.denied_by.join("; "), explained.reason), explained.setting))
     }
 
+    /// Profiles that the sandbox is the meet of.
+    #[must_use]
+    pub fn profiles(&self) -> &[String] {
+        &self.filters.profiles
+    }
+
+    /// By which audit records know the container; none where they do not.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        self.plan.landlock.as_ref()?.log.as_ref()
+    }
+
     fn hidden(&self, path: &Path) -> Option<Answer> {
         let tree = within(path, &self.plan.landlock.as_ref()?.hidden)?;
         Some(Answer::no(format!("{} is hidden", tree.display()), self.line("files.hidden")))
@@ -213,7 +227,7 @@ impl Standing {
     }
 
     /// A key of the profile to change.
-    fn line(&self, key: &str) -> String {
+    pub(crate) fn line(&self, key: &str) -> String {
         let profile = self.filters.profiles.iter().find(|name| !crate::profile::is_built_in(name));
         format!("profile.{}.{key}", profile.map_or("NAME", String::as_str))
     }

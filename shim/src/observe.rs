@@ -11,7 +11,7 @@ use hardened_node::paths;
 use hardened_sandbox::bundle::{DeviceNode, NamespaceKind};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::{
-    Joined, Location, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate,
+    Joined, Location, Mark, Observations, Request, VolumeSource, folder_of_volumes, handler_of, sources_to_locate,
 };
 
 use crate::judged::{self, identity};
@@ -29,6 +29,7 @@ pub(crate) fn observe(request: &Request, policy: &Policy, namespace: &str, conta
         container: container.to_owned(),
         namespace: namespace.to_owned(),
         handler: handler(),
+        mark: policy.logs_landlock_denials().then(mark).transpose().context("draw a mark for audit records")?,
         ..Observations::default()
     };
     for (spelled, _) in request.sources() {
@@ -45,6 +46,12 @@ pub(crate) fn observe(request: &Request, policy: &Policy, namespace: &str, conta
     let others = request.devices().iter().filter(|device| !is_on_host(device));
     observed.other_devices.extend(others.map(|device| device.path.clone()));
     Ok(observed)
+}
+
+/// A mark of the kernel's choice (random(4)).
+fn mark() -> Result<Mark> {
+    let random = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    Mark::from_random(&random).context("the kernel's answer is no UUID")
 }
 
 /// What is at the source of a bind mount. What is not there yet could be anything when it is mounted.

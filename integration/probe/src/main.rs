@@ -9,12 +9,14 @@
 //! answers ENOSYS to these calls, as an older one would. `hardened-probe ports PORT` tries all ways to
 //! a TCP port. `hardened-probe move FROM TO` moves a file by rename(2), and links it back by link(2).
 //! `hardened-probe spam THREADS MILLISECONDS` makes denied calls as fast as it can; `hardened-probe listener
-//! MILLISECONDS` asks for a seccomp listener of its own.
+//! MILLISECONDS` asks for a seccomp listener of its own; `hardened-probe domain NAME` is denied something by a Landlock domain
+//! that it makes itself, under a name.
 //!
 //! Static, and without anything but libc: it runs in an empty image.
 
 use std::io::Write;
 
+mod domain;
 mod listener;
 mod ports;
 mod spam;
@@ -119,6 +121,7 @@ fn main() {
         Some("every-call") => return tries::every_call(),
         Some("bench") => return tries::bench(),
         Some("move") => return moves(wanted.get(1..).unwrap_or_default()),
+        Some("domain") => return domain::run(wanted.get(1..).unwrap_or_default()),
         Some("listener") => return listener::run(wanted.get(1..).unwrap_or_default()),
         Some("spam") => return spam::run(wanted.get(1..).unwrap_or_default()),
         Some("ports") => return ports::run(wanted.get(1..).unwrap_or_default()),

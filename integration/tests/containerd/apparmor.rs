@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, container_config, runtime_default, security};
-use hardened_integration::{Containerd, HARDENED, IMAGE, Output, run};
+use hardened_integration::{Containerd, HARDENED, IMAGE, Output, eventually, run};
 use k8s_cri::v1 as cri;
 use serde_json::json;
 
+use crate::agent::{self, Agent};
 use crate::refusals::spec;
 
 crate::tests!(
@@ -17,6 +18,7 @@ crate::tests!(
     a_profile_that_is_not_loaded_is_refused_with_what_loads_it,
     a_confined_runtime_narrows_its_own_profile,
     the_profile_stands_by_itself,
+    the_agent_tells_what_it_denies,
 );
 
 /// The claims about pods.
@@ -84,6 +86,22 @@ fn a_profile_that_is_asked_for_is_stacked_on_top(c: &Containerd) -> Result<()> {
     ensure!(denied.status != 0 && denied.stderr.contains("Permission denied"), "{denied:?}");
     // Processes of one stack end each other.
     running.exec(&["sh", "-c", "sleep 100 & kill $! && wait $!; test $? = 143"])?.ok()?;
+    running.remove()
+}
+
+/// A shell opens the file itself: of a process that is gone nobody can say whose it was.
+fn the_agent_tells_what_it_denies(c: &Containerd) -> Result<()> {
+    let _loaded =
+        Loaded::new("profile hardened-test-told { file, capability, network, signal, audit deny /etc/passwd r, }")?;
+    let events = agent::folder(c)?;
+    let agent = Agent::start(&["--events", events.to_str().context("a path")?], &[])?;
+    let program = "read line < /etc/passwd; exec sleep 1000";
+    let running = c.start_container(&["--apparmor-profile", "hardened-test-told"], &["sh", "-c", program])?;
+    let find = || agent::told(&events, c, running.id()).into_iter().find(|record| record["Resource"] == "/etc/passwd");
+    eventually("the denial is told of", || find().is_some()).with_context(|| agent.lost())?;
+    let record = find().context("it is gone again")?;
+    ensure!(record["Enforcer"] == "apparmor" && record["HostPID"] == running.pid()?, "{record}");
+    ensure!(record["PolicyName"].as_str().is_some_and(|name| name.contains("hardened-test-told")), "{record}");
     running.remove()
 }
 

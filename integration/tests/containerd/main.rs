@@ -8,6 +8,7 @@ use hardened_integration::{Containerd, Generation};
 use libtest_mimic::{Arguments, Trial};
 
 mod adversity;
+mod agent;
 mod apparmor;
 mod churn;
 mod conformance;
@@ -99,6 +100,8 @@ fn main() {
         ("landlock", landlock::TESTS),
         ("users", users::TESTS),
         ("explain", explain::TESTS),
+        ("agent", agent::TESTS),
+        ("agent_audit", agent::AUDIT_TESTS),
     ];
     let pod_modules = [
         ("pods", pods::TESTS),
@@ -109,6 +112,7 @@ fn main() {
         ("users", users::POD_TESTS),
         ("escapes", escapes::POD_TESTS),
         ("explain", explain::POD_TESTS),
+        ("agent", agent::POD_TESTS),
     ];
     // What this kernel does not run is counted as ignored; scripts/guest boots one that does.
     let ignored = |module: &str| match module {
@@ -116,6 +120,7 @@ fn main() {
         "selinux" => !hardened_integration::has_selinux(),
         "landlock" => hardened_node::probe().landlock_abi > 0,
         "escapes_unified" => !hardened_integration::has_cgroup_v2(),
+        "agent_audit" => !hardened_integration::audit::has_landlocks_records(),
         "users" => !hardened_integration::maps_owners(),
         _ => false,
     };
@@ -130,7 +135,8 @@ fn main() {
         for (module, tests) in modules {
             // What a program finds in its container is the shim's doing, not containerd's; and so is
             // what a container does to the host.
-            if matches!(module, "escapes" | "escapes_unified" | "hostile" | "programs") && generation != Generation::Two
+            if matches!(module, "escapes" | "escapes_unified" | "hostile" | "programs" | "agent" | "agent_audit")
+                && generation != Generation::Two
             {
                 continue;
             }
@@ -145,6 +151,9 @@ fn main() {
             }
         }
         for (module, tests) in pod_modules {
+            if module == "agent" && generation != Generation::Two {
+                continue;
+            }
             let ignored = ignored(module);
             for (name, test) in tests {
                 let run = move |daemons: &Daemons| {

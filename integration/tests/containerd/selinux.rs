@@ -4,10 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use hardened_integration::cri::{Cri, container_config, security};
-use hardened_integration::{Containerd, label_file};
+use hardened_integration::{Containerd, eventually, label_file};
 use k8s_cri::v1 as cri;
 use serde_json::json;
 
+use crate::agent::{self, Agent};
 use crate::refusals::spec;
 
 crate::tests!(
@@ -15,6 +16,7 @@ crate::tests!(
     a_label_that_is_asked_for_is_on_init_and_exec,
     labels_that_a_pod_may_not_have_are_refused,
     files_of_other_categories_are_denied,
+    the_agent_tells_what_it_denies,
 );
 
 /// The claims about pods.
@@ -99,6 +101,26 @@ fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
     let denied = read("c7,c9")?;
     ensure!(denied.status != 0 && denied.stderr.contains("Permission denied"), "{denied:?}");
     Ok(())
+}
+
+/// A shell opens the file itself: of a process that is gone nobody can say whose it was.
+fn the_agent_tells_what_it_denies(c: &Containerd) -> Result<()> {
+    let folder = c.volume()?;
+    fs::write(folder.join("secret"), "of c7,c8")?;
+    // Of folders Debian's policy says that nothing is told: `dontaudit`.
+    label_file(&folder, "system_u:object_r:container_file_t:s0")?;
+    label_file(&folder.join("secret"), "system_u:object_r:container_file_t:s0:c7,c8")?;
+    let events = agent::folder(c)?;
+    let agent = Agent::start(&["--events", events.to_str().context("a path")?], &[])?;
+    let mount = format!("type=bind,src={},dst=/data,options=rbind:ro", folder.display());
+    let running =
+        c.start_container(&["--mount", &mount], &["sh", "-c", "read line < /data/secret; exec sleep 1000"])?;
+    let find = || agent::told(&events, c, running.id()).into_iter().find(|record| record["Enforcer"] == "selinux");
+    eventually("the denial is told of", || find().is_some()).with_context(|| agent.lost())?;
+    let record = find().context("it is gone again")?;
+    ensure!(record["HostPID"] == running.pid()? && record["Operation"] == "File", "{record}");
+    ensure!(record["Setting"].as_str().is_some_and(|s| s.contains("allow container_t container_file_t:")), "{record}");
+    running.remove()
 }
 
 fn pods_are_kept_apart_by_category(c: &Cri) -> Result<()> {

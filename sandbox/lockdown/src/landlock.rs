@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use hardened_sandbox::landlock_plan::{ExecRestriction, LandlockPlan};
+use hardened_sandbox::{Mark, Ruleset};
 
 use crate::failure::Mechanism;
 use crate::{Failure, ruleset, sys};
@@ -14,16 +15,33 @@ const LOGGING_ABI: u32 = 7;
 /// the first `execve` is ever logged.
 const LOG_NEW_EXEC_ON: u32 = 1 << 1;
 
+/// `LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF`: what a domain of the container's own making denies is not logged. It would
+/// be, whatever the policy says, and so fill the node's audit log, under any name that the container likes.
+const LOG_SUBDOMAINS_OFF: u32 = 1 << 2;
+
 /// A descriptor is enough: its rules are the files that were granted when the ruleset was made, whatever
 /// the container calls them by now.
 pub(crate) fn restrict(plan: &LandlockPlan, ruleset: OwnedFd, exec: Option<&ExecRestriction>) -> Result<(), Failure> {
     let narrower = exec.map(|exec| ruleset::build_for_exec(exec, plan.abi)).transpose()?;
-    let flags = if plan.log && plan.abi >= LOGGING_ABI { LOG_NEW_EXEC_ON } else { 0 };
-    enforce(&ruleset, flags, "the container's ruleset")?;
+    let mark = plan.log.as_ref().filter(|_| plan.abi >= LOGGING_ABI);
+    let flags = if mark.is_some() { LOG_NEW_EXEC_ON } else { 0 };
+    let last = if plan.abi >= LOGGING_ABI { flags | LOG_SUBDOMAINS_OFF } else { 0 };
+    name(mark, Ruleset::Container)?;
     match narrower {
-        Some(ruleset) => enforce(&ruleset, flags, "the exec's ruleset"),
-        None => Ok(()),
+        Some(narrower) => {
+            enforce(&ruleset, flags, "the container's ruleset")?;
+            name(mark, Ruleset::Exec)?;
+            enforce(&narrower, last, "the exec's ruleset")
+        }
+        None => enforce(&ruleset, last, "the container's ruleset"),
     }
+}
+
+/// The kernel keeps a domain's name for its audit records: that of the process which entered it. `execve` gives the
+/// process another.
+fn name(mark: Option<&Mark>, ruleset: Ruleset) -> Result<(), Failure> {
+    let named = mark.map_or(Ok(()), |mark| sys::set_name(&mark.name(ruleset)));
+    named.map_err(|e| Failure::new(Mechanism::Landlock, "name the domain", e))
 }
 
 /// There is no read-back, and no need for one: landlock_restrict_self(2) has no partial success. It
@@ -46,7 +64,7 @@ mod tests {
     fn plan(abi: u32) -> LandlockPlan {
         LandlockPlan {
             abi,
-            log: false,
+            log: None,
             no_write: vec!["/usr".into()],
             no_execute: Vec::new(),
             device_nodes: false,

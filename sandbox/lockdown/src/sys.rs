@@ -28,6 +28,13 @@ pub(crate) fn set_no_new_privs() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)
 }
 
+/// `prctl(PR_SET_NAME)`: the kernel takes the first 15 bytes.
+pub(crate) fn set_name(name: &str) -> io::Result<()> {
+    let name = CString::new(name)?;
+    // SAFETY: the kernel reads a text that ends with NUL, and keeps nothing of it but a copy.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }.into()).map(drop)
+}
+
 /// `prctl(PR_GET_NO_NEW_PRIVS)`.
 pub(crate) fn no_new_privs() -> io::Result<bool> {
     // SAFETY: takes numbers only.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod events;
 pub mod mountinfo;
 pub mod paths;
 pub mod policy_files;

@@ -246,7 +246,7 @@ pub fn decide(
     let (bundle, mut plan) =
         harden(request, &sandbox, default_label, &identity, observed, kernel, program, cgroup, &mut notes);
     if let Some(landlock) = &mut plan.landlock {
-        landlock.log = policy.logs_landlock_denials();
+        landlock.log = observed.mark.clone().filter(|_| policy.logs_landlock_denials());
     }
     let profiles = sandbox.names.iter().cloned().collect();
     let filters = Filters { arch: sandbox.filter.arch(), profiles, operands };

@@ -7,7 +7,6 @@
 mod bucket;
 mod caller;
 mod denials;
-mod file;
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -8,29 +8,51 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use hardened_sandbox::record::{EVENTS, Record};
 
-use crate::sys::ignore;
-
 /// Most of one file, in bytes; there are two of a container.
 const MAX_FILE_BYTES: u64 = 32 << 10;
 
 /// Most of all files of the node, in bytes.
 const MAX_NODE_BYTES: u64 = 8 << 20;
 
-/// Where the records of one container go.
+/// Where the records of one container go. A file has one writer.
 #[derive(Debug)]
-pub(super) struct EventFile {
+pub struct EventFile {
     folder: PathBuf,
     name: String,
 }
 
+/// Who writes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// The shim of the container's pod.
+    Shim,
+    /// The agent of the node.
+    Agent,
+}
+
 impl EventFile {
-    /// Both names are checked: they are no paths.
-    pub(super) fn new(namespace: &str, id: &str) -> Self {
-        Self { folder: EVENTS.into(), name: format!("{namespace}@{id}") }
+    /// The file of a container, by containerd's namespace and id of it, which are no paths: neither has a slash in it.
+    #[must_use]
+    pub fn new(namespace: &str, id: &str, writer: Writer) -> Self {
+        Self::at(Path::new(EVENTS), namespace, id, writer)
+    }
+
+    /// The same in another folder.
+    #[must_use]
+    pub fn at(folder: &Path, namespace: &str, id: &str, writer: Writer) -> Self {
+        // No name has that character in it: no container's file is called as that of another.
+        let writer = match writer {
+            Writer::Shim => "",
+            Writer::Agent => "@agent",
+        };
+        Self { folder: folder.to_owned(), name: format!("{namespace}@{id}{writer}") }
     }
 
     /// Appends a record, whole. Nothing is made before the first.
-    pub(super) fn append(&self, record: &Record) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is not written down, no part of it.
+    pub fn append(&self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record")?;
         line.push(b'\n');
         let path = self.folder.join(format!("{}.jsonl", self.name));
@@ -49,9 +71,12 @@ impl EventFile {
         options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let mut file = options.open(&path).with_context(|| format!("open {show}"))?;
         let start = file.metadata().with_context(|| format!("look at {show}"))?.len();
-        file.write_all(&line)
-            .inspect_err(|_| ignore(file.set_len(start), "the next line is lost with this one"))
-            .with_context(|| format!("write to {show}"))
+        let written = file.write_all(&line);
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            file.set_len(start).with_context(|| format!("cut {show}"))?;
+        }
+        written.with_context(|| format!("write to {show}"))
     }
 }
 
@@ -83,8 +108,11 @@ fn make_room(folder: &Path) -> std::io::Result<()> {
         if all + MAX_FILE_BYTES <= MAX_NODE_BYTES {
             break;
         }
-        ignore(fs::remove_file(path), "another shim may just have removed it");
-        all -= size;
+        match fs::remove_file(path) {
+            // Another writer was faster.
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => all -= size,
+        }
     }
     Ok(())
 }
@@ -94,7 +122,7 @@ mod tests {
     use super::*;
 
     fn file(folder: &Path, id: &str) -> EventFile {
-        EventFile { folder: folder.join("events"), name: format!("ns@{id}") }
+        EventFile::at(&folder.join("events"), "ns", id, Writer::Shim)
     }
 
     #[test]

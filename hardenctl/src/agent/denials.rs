@@ -1,0 +1,158 @@
+//! What the kernel's audit records tell of containers, made into records of denials: exact, or counted as lost.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hardened_node::events::{EventFile, Tally, Writer};
+use hardened_sandbox::Ruleset;
+use hardened_sandbox::audit::{self, Denial, Event, Message};
+use hardened_sandbox::record::{Record, printable};
+
+use super::containers::{Containers, Key, Owner};
+use super::metrics::{Losses, Reason};
+use super::process::Process;
+
+/// Domains that are known at once. Each has a process, or an open descriptor.
+const MAX_DOMAINS: usize = 65_536;
+
+/// Denials whose domain has not been told of, at once.
+const MAX_WAITING: usize = 1024;
+
+/// How long they wait: the kernel tells of a domain right after its first denial.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// A Landlock domain.
+#[derive(Debug)]
+struct Domain {
+    owner: Owner,
+    /// The process that entered it.
+    pid: u32,
+    uid: u32,
+    /// Denials that were seen of it.
+    seen: u64,
+}
+
+/// Who is told of audit records.
+#[derive(Debug)]
+pub(super) struct Denials {
+    pub(super) containers: Containers,
+    events: PathBuf,
+    domains: HashMap<u64, Domain>,
+    waiting: VecDeque<(Instant, u64, Denial)>,
+    tallies: HashMap<Key, Tally<(Denial, Ruleset)>>,
+    losses: Losses,
+}
+
+impl Denials {
+    pub(super) fn new(containers: Containers, events: &Path, losses: Losses) -> Self {
+        let events = events.to_owned();
+        let (domains, waiting, tallies) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        Self { containers, events, domains, waiting, tallies, losses }
+    }
+
+    /// Takes a record, as the kernel wrote it.
+    pub(super) fn take(&mut self, kind: u16, text: &[u8]) {
+        match audit::parse(kind, text) {
+            Ok(Some(message)) => self.handle(message),
+            Ok(None) => {}
+            Err(_) => self.losses.count(Reason::Unreadable, 1),
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message.event {
+            Event::Begun { domain, pid, uid, comm } => {
+                if self.domains.len() < MAX_DOMAINS {
+                    let owner = self.containers.owner(&comm);
+                    self.domains.insert(domain, Domain { owner, pid, uid, seen: 0 });
+                }
+                let (ready, waiting) = self.waiting.drain(..).partition(|(_, of, _)| *of == domain);
+                self.waiting = waiting;
+                let ready: VecDeque<_> = ready;
+                for (_, domain, denial) in ready {
+                    self.by_landlock(domain, denial);
+                }
+            }
+            Event::Landlock { domain, denial } => self.by_landlock(domain, denial),
+            Event::Ended { domain, denials } => {
+                if let Some(domain) = self.domains.remove(&domain)
+                    && domain.owner != Owner::Other
+                {
+                    self.losses.count(Reason::Overrun, denials.saturating_sub(domain.seen));
+                }
+            }
+            Event::Labelled { pid, denial } => self.by_label(pid, message.time, denial),
+        }
+    }
+
+    fn by_landlock(&mut self, id: u64, denial: Denial) {
+        let Some(domain) = self.domains.get_mut(&id) else {
+            if self.waiting.len() == MAX_WAITING {
+                self.waiting.pop_front();
+                self.losses.count(Reason::Unattributed, 1);
+            }
+            return self.waiting.push_back((Instant::now(), id, denial));
+        };
+        domain.seen += 1;
+        let (pid, uid) = (domain.pid, domain.uid);
+        match domain.owner.clone() {
+            Owner::Container(key, ruleset) => {
+                self.note(&key, denial, ruleset, |record| Record { host_pid: pid, uid, ..record });
+            }
+            Owner::Unknown => self.losses.count(Reason::Unattributed, 1),
+            Owner::Other => {}
+        }
+    }
+
+    /// A process that is gone could be anybody's: it is counted as lost.
+    fn by_label(&mut self, pid: u32, time: u64, denial: Denial) {
+        let Some(process) = Process::look_at(pid).filter(|process| process.ran_at(time)) else {
+            return self.losses.count(Reason::Unattributed, 1);
+        };
+        if let Some(key) = self.containers.of_process(&process) {
+            self.note(&key, denial, Ruleset::Container, |record| Record {
+                host_pid: process.pid,
+                pid: process.own_pid,
+                uid: process.uid,
+                comm: printable(&process.comm),
+                process_name: printable(&process.program),
+                ..record
+            });
+        }
+    }
+
+    fn note(&mut self, key: &Key, denial: Denial, ruleset: Ruleset, with: impl FnOnce(Record) -> Record) {
+        let Some(container) = self.containers.get(key) else {
+            return self.losses.count(Reason::Unattributed, 1);
+        };
+        let new = || {
+            let file = EventFile::at(&self.events, &key.0, &key.1, Writer::Agent);
+            Tally::new(container.about.clone(), file)
+        };
+        let tally = self.tallies.entry(key.clone()).or_insert_with(new);
+        let kind = (denial.clone(), ruleset);
+        let noted = tally.note(kind, |about| with(denial.record(about, &container.standing, ruleset)));
+        self.losses.check(Reason::NotWritten, noted);
+    }
+
+    /// What is to be done now and then: containers that are gone get their last counts, and what waits in vain is lost.
+    pub(super) fn tidy(&mut self) {
+        for key in self.containers.refresh() {
+            if let Some(mut tally) = self.tallies.remove(&key) {
+                self.losses.check(Reason::NotWritten, tally.close());
+            }
+        }
+        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > WAIT) {
+            self.waiting.pop_front();
+            self.losses.count(Reason::Unattributed, 1);
+        }
+    }
+
+    /// Writes down the last counts of all.
+    pub(super) fn close(&mut self) {
+        for tally in self.tallies.values_mut() {
+            self.losses.check(Reason::NotWritten, tally.close());
+        }
+    }
+}

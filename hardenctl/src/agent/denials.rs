@@ -19,6 +19,10 @@ const MAX_DOMAINS: usize = 65_536;
 /// Denials whose domain has not been told of, at once.
 const MAX_WAITING: usize = 1024;
 
+/// Kinds that differ by the object alone: others are one kind more. A container that is denied ever other paths hides nothing
+/// else that it is denied.
+const MAX_OBJECTS: usize = 8;
+
 /// How long they wait: the kernel tells of a domain right after its first denial.
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -132,6 +136,9 @@ impl Denials {
         };
         let tally = self.tallies.entry(key.clone()).or_insert_with(new);
         let kind = (denial.clone(), ruleset);
+        let like = |(other, of): &&(Denial, Ruleset)| *of == ruleset && other.differs_by_object(&denial);
+        let few = tally.has(&kind) || tally.kinds().filter(like).count() < MAX_OBJECTS;
+        let kind = if few { kind } else { (denial.elsewhere(), ruleset) };
         let noted = tally.note(kind, |about| with(denial.record(about, &container.standing, ruleset)));
         self.losses.check(Reason::NotWritten, noted);
     }

@@ -189,7 +189,8 @@ fn what_landlock_denies_is_told_of_and_a_container_forges_none_of_it(c: &Contain
         ensure!(record[field] == value, "{field}: {record}");
     }
     ensure!(record["HostPID"] == running.pid()?, "{record}");
-    // What an exec has less than its container.
+    // What an exec has less than its container; and no number of other denials hides it.
+    running.exec(&["sh", "-c", "for port in $(seq 5000 5099); do nc -w 1 127.0.0.1 $port; done; true"])?.ok()?;
     ensure!(running.exec(&["cat", "/srv/x"])?.status != 0);
     let record = record_of("fs.read_file")?;
     ensure!(

@@ -96,6 +96,19 @@ fn rights<'a>(words: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
 }
 
 impl Denial {
+    /// Whether they are the same but for what they are about.
+    #[must_use]
+    pub fn differs_by_object(&self, other: &Self) -> bool {
+        (self.enforcer, self.kind, &self.rights) == (other.enforcer, other.kind, &other.rights)
+            && self.policy == other.policy
+    }
+
+    /// The same, about nothing that is named: the kind of all that are not told apart.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self { object: String::new(), target: String::new(), ..self.clone() }
+    }
+
     /// The record of it: of a container, given what all of its records have, and what was decided of it.
     #[must_use]
     pub fn record(&self, about: &Record, standing: &Standing, ruleset: Ruleset) -> Record {

@@ -103,14 +103,19 @@ impl Reader {
         // The rest of a line may still be on its way.
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         *offset += whole as u64;
-        let lines = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');
-        for line in lines.filter(|line| !line.is_empty()) {
+        let mut lost = 0;
+        for line in text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(record) => records.push(record),
-                // Of another version, it may have other fields.
-                Err(_) => self.unreadable += 1,
+                // Of another version, which has other fields; or cut, where the disk was full.
+                Err(_) => lost += 1,
             }
         }
+        if lost > 0 {
+            let path = printable(&path.display().to_string());
+            eprintln!("warning: {path}: passed over {lost} that are no records of this version of hardenctl");
+        }
+        self.unreadable += lost;
         Ok(())
     }
 }

@@ -99,6 +99,17 @@ fn the_shipped_schema_of_records_is_that_of_the_code() {
 }
 
 /// A weight that is changed, or a profile that gives more, shows up in a diff.
+/// What is passed over is told of: `--follow` and the agent read by the same code.
+#[test]
+fn lines_that_are_no_records_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ns@a.jsonl"), "no record\n{\"Version\":7}\n").unwrap();
+    for command in ["events", "top"] {
+        let (_, _, error) = hardenctl(&[command, "--events", folder.path().to_str().unwrap()]);
+        assert!(error.contains("ns@a.jsonl: passed over 2 that are no records of this version"), "{command}: {error}");
+    }
+}
+
 #[test]
 fn scores_are_told_with_what_adds_to_them() {
     let score = |arguments: &[&str]| {

@@ -31,6 +31,17 @@ pub(super) struct Containers {
     all: BTreeMap<Key, Container>,
 }
 
+/// Whose a Landlock domain is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A container's, by these of its rules.
+    Container(Key, Ruleset),
+    /// A program's own that confines itself, in a container or on the node.
+    Other,
+    /// A container's that is not on the node, or no longer.
+    Unknown,
+}
+
 /// What is read of a container's `container.json`.
 #[derive(Deserialize)]
 struct Init {
@@ -46,8 +57,8 @@ impl Containers {
         containers
     }
 
-    /// Looks which there are, and gives those that are gone.
-    pub(super) fn refresh(&mut self) -> Vec<Key> {
+    /// Looks which there are.
+    pub(super) fn refresh(&mut self) {
         let mut there = BTreeSet::new();
         for namespace in list(&self.root) {
             for id in list(&self.root.join(&namespace)) {
@@ -57,9 +68,7 @@ impl Containers {
                 }
             }
         }
-        let gone: Vec<Key> = self.all.keys().filter(|key| !there.contains(*key)).cloned().collect();
         self.all.retain(|key, _| there.contains(key));
-        gone
     }
 
     /// One that is made right now has no such file yet; that of another version cannot be read.
@@ -83,20 +92,36 @@ impl Containers {
         self.all.values()
     }
 
-    /// The container whose Landlock domains bear a mark.
-    pub(super) fn of_mark(&mut self, mark: &Mark) -> Option<Key> {
+    /// The first of which something is so. They are looked for anew only if there is none: records come by the thousand.
+    fn find(&mut self, is_it: impl Fn(&Container) -> bool) -> Option<Key> {
         let find = |all: &BTreeMap<Key, Container>| {
-            all.iter().find(|(_, container)| container.standing.mark() == Some(mark)).map(|(key, _)| key.clone())
+            all.iter().find(|(_, container)| is_it(container)).map(|(key, _)| key.clone())
         };
         find(&self.all).or_else(|| {
             self.refresh();
+            self.look_at_cgroups();
             find(&self.all)
         })
     }
 
+    /// Whose a domain is, by the name of the process that entered it.
+    pub(super) fn owner(&mut self, name: &str) -> Owner {
+        let Some((mark, ruleset)) = Mark::of_name(name) else { return Owner::Other };
+        self.of_mark(&mark).map_or(Owner::Unknown, |key| Owner::Container(key, ruleset))
+    }
+
+    /// The container whose Landlock domains bear a mark.
+    fn of_mark(&mut self, mark: &Mark) -> Option<Key> {
+        self.find(|container| container.standing.mark() == Some(mark))
+    }
+
     /// The container whose process this is: whose init's cgroups it is in, or below.
     pub(super) fn of_process(&mut self, process: &Process) -> Option<Key> {
-        self.refresh();
+        self.find(|container| container.cgroups.as_ref().is_some_and(|c| c.hold(&process.cgroups)))
+    }
+
+    /// Those whose init was not there before have it now, or next time.
+    fn look_at_cgroups(&mut self) {
         let unknown: Vec<Key> =
             self.all.iter().filter(|(_, c)| c.cgroups.is_none()).map(|(key, _)| key.clone()).collect();
         for key in unknown {
@@ -105,8 +130,6 @@ impl Containers {
                 container.cgroups = cgroups;
             }
         }
-        let holds = |container: &Container| container.cgroups.as_ref().is_some_and(|c| c.hold(&process.cgroups));
-        self.all.iter().find(|(_, container)| holds(container)).map(|(key, _)| key.clone())
     }
 
     /// The init of a container, as its shim has noted it.
@@ -127,23 +150,4 @@ fn list(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// Whose a Landlock domain is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// A container's, by these of its rules.
-    Container(Key, Ruleset),
-    /// A program's own that confines itself, in a container or on the node.
-    Other,
-    /// A container's that is not on the node, or no longer.
-    Unknown,
-}
-
-impl Containers {
-    /// Whose a domain is, by the name of the process that entered it.
-    pub(super) fn owner(&mut self, name: &str) -> Owner {
-        let Some((mark, ruleset)) = Mark::of_name(name) else { return Owner::Other };
-        self.of_mark(&mark).map_or(Owner::Unknown, |key| Owner::Container(key, ruleset))
-    }
 }

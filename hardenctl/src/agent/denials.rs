@@ -71,9 +71,8 @@ impl Denials {
                     let owner = self.containers.owner(&comm);
                     self.domains.insert(domain, Domain { owner, pid, uid, seen: 0 });
                 }
-                let (ready, waiting) = self.waiting.drain(..).partition(|(_, of, _)| *of == domain);
+                let (ready, waiting): (VecDeque<_>, _) = self.waiting.drain(..).partition(|(_, of, _)| *of == domain);
                 self.waiting = waiting;
-                let ready: VecDeque<_> = ready;
                 for (_, domain, denial) in ready {
                     self.by_landlock(domain, denial);
                 }
@@ -145,10 +144,9 @@ impl Denials {
 
     /// What is to be done now and then: containers that are gone get their last counts, and what waits in vain is lost.
     pub(super) fn tidy(&mut self) {
-        for key in self.containers.refresh() {
-            if let Some(mut tally) = self.tallies.remove(&key) {
-                self.losses.check(Reason::NotWritten, tally.close());
-            }
+        self.containers.refresh();
+        for (_, mut tally) in self.tallies.extract_if(|key, _| self.containers.get(key).is_none()) {
+            self.losses.check(Reason::NotWritten, tally.close());
         }
         while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > WAIT) {
             self.waiting.pop_front();
@@ -161,5 +159,70 @@ impl Denials {
         for tally in self.tallies.values_mut() {
             self.losses.check(Reason::NotWritten, tally.close());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hardened_sandbox::policy::{Policy, Source};
+    use hardened_sandbox::seccomp::Arch;
+    use hardened_sandbox::{KernelSupport, Mark, Observations, Standing, judge};
+
+    use super::*;
+
+    /// A container as its shim has noted it, by a policy that has Landlock's denials logged.
+    fn make(state: &Path, id: &str, mark: &Mark) {
+        let spec = serde_json::json!({
+            "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+            "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}]}
+        });
+        let source = Source::new("test".into(), "log-landlock-denials = true".to_owned());
+        let policy = Policy::parse(&[source], &|_| Err("no files".to_owned()), Arch::X86_64).unwrap();
+        let observed = Observations { mark: Some(mark.clone()), ..Observations::none(None) };
+        let spec = serde_json::from_value(spec).unwrap();
+        let admission = judge(&spec, &policy, &KernelSupport::assumed(), &observed).unwrap();
+        let folder = state.join("ns").join(id);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("standing.json"), serde_json::to_vec(&Standing::new(&admission)).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_denial_is_its_domains_container_s_and_is_counted_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, events) = (folder.path().join("state"), folder.path().join("events"));
+        let mark = Mark::from_random("0b7c1e52-9d3a-4c1f-8e21-000000000000").unwrap();
+        let mut denials = Denials::new(Containers::new(&state, "node"), &events, Losses::default());
+        make(&state, "a", &mark);
+        let told = || -> Vec<(String, u64)> {
+            let text = fs::read_to_string(events.join("ns@a@agent.jsonl")).unwrap_or_default();
+            let records = text.lines().map(|line| serde_json::from_str::<Record>(line).unwrap());
+            records.map(|record| (record.resource, record.count)).collect()
+        };
+        let denied = "audit(1.000:1): domain=7 blockers=net.connect_tcp daddr=127.0.0.1 dest=80";
+        let begun = |domain: &str, name: &str| {
+            format!(
+                "audit(1.000:1): domain={domain} status=allocated mode=enforcing pid=9 uid=0 exe=\"/x\" comm=\"{name}\""
+            )
+        };
+        // The kernel tells of a domain after its first denial.
+        denials.take(audit::LANDLOCK_ACCESS, denied.as_bytes());
+        assert!(told().is_empty());
+        denials.take(audit::LANDLOCK_DOMAIN, begun("7", &format!("h:{mark}")).as_bytes());
+        assert_eq!(told(), [("80".to_owned(), 1)]);
+        denials.take(audit::LANDLOCK_ACCESS, denied.as_bytes());
+        // Domains that no container of this runtime has, under a name of that form and under another.
+        for (domain, name) in [("8", "h:000000000000"), ("9", "bash")] {
+            denials.take(audit::LANDLOCK_DOMAIN, begun(domain, name).as_bytes());
+            denials.take(audit::LANDLOCK_ACCESS, denied.replace("=7", &format!("={domain}")).as_bytes());
+        }
+        assert_eq!(told(), [("80".to_owned(), 1)]);
+        // It ends; that is seen first when another mark is looked for.
+        fs::remove_dir_all(state.join("ns/a")).unwrap();
+        denials.take(audit::LANDLOCK_DOMAIN, begun("a", "h:111111111111").as_bytes());
+        denials.tidy();
+        assert_eq!(told(), [("80".to_owned(), 1), ("80".to_owned(), 2)]);
     }
 }

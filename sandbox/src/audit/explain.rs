@@ -74,7 +74,9 @@ pub(super) fn of_selinux(fields: &Fields<'_>) -> Option<Denial> {
         _ if class.ends_with("socket") => "Network",
         _ => "File",
     };
-    let object = ["path", "name", "dest", "capability"].into_iter().find_map(|key| fields.text(key));
+    // Numbers are the kernel's: as digits of a text they would be read as hexadecimal.
+    let number = || ["dest", "capability"].into_iter().find_map(|key| fields.word(key).map(str::to_owned));
+    let object = ["path", "name"].into_iter().find_map(|key| fields.text(key)).or_else(number);
     Some(Denial {
         enforcer: Enforcer::SELinux,
         kind,

@@ -52,6 +52,14 @@ const RECORDED: &[(u16, &str)] = &[
         1400,
         r#"audit(1795721495.100:16): avc:  denied  { read } for  pid=718 comm="cat" name="x" scontext=a:b:c:s0 tcontext=a:b:d:s0 tclass=file permissive=1"#,
     ),
+    (
+        1400,
+        r#"audit(1795721495.100:18): avc:  denied  { name_connect } for  pid=718 comm="nc" dest=80 scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:object_r:http_port_t:s0 tclass=tcp_socket permissive=0"#,
+    ),
+    (
+        1400,
+        r#"audit(1795721495.100:19): avc:  denied  { net_admin } for  pid=718 comm="ip" capability=12  scontext=system_u:system_r:container_t:s0:c1,c2 tcontext=system_u:system_r:container_t:s0:c1,c2 tclass=capability permissive=0"#,
+    ),
     (1300, r#"audit(1795721495.100:17): arch=c000003e syscall=257"#),
 ];
 

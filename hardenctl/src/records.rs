@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 pub(crate) use hardened_sandbox::record::printable;
-use hardened_sandbox::record::{EVENTS, Record};
+use hardened_sandbox::record::{EVENTS, Enforcer, Record};
 
 use crate::args::dns_label;
 
@@ -120,20 +120,26 @@ impl Reader {
     }
 }
 
+/// What tells one kind of denials of one container from another.
+pub(crate) type Kind = (String, Enforcer, String, String, String, Option<String>);
+
+/// The kind of a record.
+pub(crate) fn kind_of(record: &Record) -> Kind {
+    (
+        record.container_id.clone(),
+        record.enforcer,
+        record.operation.clone(),
+        record.resource.clone(),
+        record.data.clone(),
+        record.exec_event.as_ref().map(|exec| exec.exec_id.clone()),
+    )
+}
+
 /// The last record of each kind of denial of each container, newest first: each has the count of all before it.
 pub(crate) fn last_of_each(records: Vec<Record>) -> Vec<Record> {
     let mut last: BTreeMap<_, Record> = BTreeMap::new();
     for record in records {
-        let exec = record.exec_event.as_ref().map(|exec| exec.exec_id.clone());
-        let kind = (
-            record.container_id.clone(),
-            record.enforcer,
-            record.operation.clone(),
-            record.resource.clone(),
-            record.data.clone(),
-            exec,
-        );
-        last.insert(kind, record);
+        last.insert(kind_of(&record), record);
     }
     let mut all: Vec<Record> = last.into_values().collect();
     all.sort_by(|a, b| b.updated_time.cmp(&a.updated_time));

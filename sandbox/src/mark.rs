@@ -7,8 +7,9 @@ const LENGTH: usize = 12;
 
 /// A random name of a container, which its processes have when they enter their Landlock domain.
 ///
-/// The kernel keeps a domain's name from then and tells it with the first denial, when the process may be gone and its pid
-/// another's. Nobody but the container itself can have seen the mark, and so no other container's domain can bear it.
+/// The kernel keeps a domain's name from then on and tells it with the first denial, when the process may be gone and its pid
+/// another's. A container that shares its pod's processes can see the name while another starts; but what domains of a
+/// container's own deny is not logged, and so it cannot use it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mark(String);

@@ -65,8 +65,8 @@ pub struct Record {
     pub kind: String,
     /// Which mechanism denied it.
     pub enforcer: Enforcer,
-    /// What it is: `Syscall`, `File`, `Network`, `Process`, `Capabilities`, `Create` of a container; `AlertThreshold` where there were so many
-    /// kinds of denials that others are not listed.
+    /// What it is: `Syscall`, `File`, `Network`, `Process`, `Capabilities`; `Create` of a container; `AlertThreshold` where
+    /// there were so many kinds of denials that others are not listed.
     pub operation: String,
     /// The system call, path or address.
     pub resource: String,

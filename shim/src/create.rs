@@ -162,7 +162,8 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
     let show = path.display();
     let file = File::open(&path).map_err(|e| Fault::invalid(format!("hardened: open {show}: {e}")))?;
-    launcher::read_bounded(file, MAX_CONFIG_BYTES).map_err(|e| Fault::invalid(format!("hardened: read {show}: {e}")))
+    hardened_node::read_bounded(file, MAX_CONFIG_BYTES)
+        .map_err(|e| Fault::invalid(format!("hardened: read {show}: {e}")))
 }
 
 /// Refuses a cgroup of systemd's where systemd cannot be asked for it.

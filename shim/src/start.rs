@@ -14,7 +14,7 @@ use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
-use crate::launcher::{Program, read_bounded};
+use crate::launcher::Program;
 use crate::runtime_options;
 use crate::sys::ignore;
 
@@ -103,7 +103,8 @@ fn group(config: &Path) -> Result<Option<String>> {
     }
     let show = config.display();
     let file = fs::File::open(config).with_context(|| format!("open {show} in the bundle"))?;
-    let text = read_bounded(file, MAX_INPUT_BYTES).with_context(|| format!("read {show} in the bundle"))?;
+    let text =
+        hardened_node::read_bounded(file, MAX_INPUT_BYTES).with_context(|| format!("read {show} in the bundle"))?;
     let mut spec: Annotated = serde_json::from_slice(&text).with_context(|| format!("{show} in the bundle"))?;
     let group = spec.annotations.remove(SANDBOX_ID);
     if let Some(group) = &group {

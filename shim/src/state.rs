@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use hardened_node::process::stat_field;
 use nix::fcntl::OFlag;
 
 use crate::sys::{self, ignore};
@@ -238,9 +239,7 @@ pub(crate) fn start_time(pid: i32, process: &impl std::os::fd::AsFd) -> Result<u
     if sys::has_ended(process).context("look at the process")? {
         bail!("process {pid} has ended");
     }
-    // The second field is the command in parentheses, and may hold anything, more of them too.
-    let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    rest.split_whitespace().nth(19).and_then(|f| f.parse().ok()).with_context(|| format!("parse {file}"))
+    stat_field(&stat, 22).with_context(|| format!("parse {file}"))
 }
 
 #[cfg(test)]

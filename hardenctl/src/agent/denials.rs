@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hardened_node::events::{EventFile, Tally, Writer};
 use hardened_sandbox::Ruleset;
 use hardened_sandbox::audit::{self, Denial, Event, Message};
-use hardened_sandbox::record::{Record, printable};
+use hardened_sandbox::record::Record;
 
 use super::containers::{Containers, Key, Owner};
 use super::metrics::{Losses, Reason};
@@ -115,11 +115,11 @@ impl Denials {
         };
         if let Some(key) = self.containers.of_process(&process) {
             self.note(&key, denial, Ruleset::Container, |record| Record {
-                host_pid: process.pid,
-                pid: process.own_pid,
-                uid: process.uid,
-                comm: printable(&process.comm),
-                process_name: printable(&process.program),
+                host_pid: process.who.pid,
+                pid: process.who.own_pid,
+                uid: process.who.uid,
+                comm: process.who.comm,
+                process_name: process.who.program,
                 ..record
             });
         }

@@ -4,22 +4,20 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use hardened_sandbox::record::{Enforcer, Record};
+use hardened_sandbox::record::Record;
 
-use crate::records::Reader;
+use crate::records::{Kind, Reader, kind_of};
 
 /// Kinds of denials whose counts are known. A node's files hold some ten thousand records.
 const MAX_KINDS: usize = 50_000;
-
-/// What tells one row of counts from another. A container that is called as one before it was denied something anew.
-type Kind = (String, String, Enforcer, String, String, String, Option<String>);
 
 /// What was counted.
 #[derive(Debug)]
 pub(super) struct Followed {
     folder: PathBuf,
     reader: Reader,
-    counts: HashMap<Kind, u64>,
+    /// By kind, and by when it was first denied: a container that is called as one before it begins anew.
+    counts: HashMap<(Kind, String), u64>,
 }
 
 impl Followed {
@@ -44,7 +42,7 @@ impl Followed {
     fn news(&mut self) -> Result<(Vec<(Record, u64)>, u64)> {
         let mut news = Vec::new();
         for record in self.reader.read()? {
-            let last = self.counts.entry(kind(&record)).or_default();
+            let last = self.counts.entry((kind_of(&record), record.first_seen.clone())).or_default();
             let more = record.count.saturating_sub(*last);
             *last = record.count.max(*last);
             if more > 0 {
@@ -53,18 +51,6 @@ impl Followed {
         }
         Ok((news, self.reader.take_unreadable()))
     }
-}
-
-fn kind(record: &Record) -> Kind {
-    (
-        record.container_id.clone(),
-        record.first_seen.clone(),
-        record.enforcer,
-        record.operation.clone(),
-        record.resource.clone(),
-        record.data.clone(),
-        record.exec_event.as_ref().map(|exec| exec.exec_id.clone()),
-    )
 }
 
 #[cfg(test)]

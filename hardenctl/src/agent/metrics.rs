@@ -186,15 +186,12 @@ impl Metrics {
         let now = Instant::now();
         let text = |text: &str| text.chars().take(253).collect::<String>();
         let namespace = text(&record.namespace_name);
-        if record.enforcer == Enforcer::Policy {
-            return self.refusals.count(RefusalLabels { namespace }, more, now);
-        }
         let enforcer = match record.enforcer {
             Enforcer::Seccomp => "seccomp",
             Enforcer::Landlock => "landlock",
             Enforcer::AppArmor => "apparmor",
             Enforcer::SELinux => "selinux",
-            Enforcer::Policy => "policy",
+            Enforcer::Policy => return self.refusals.count(RefusalLabels { namespace }, more, now),
         };
         let labels = DenialLabels {
             namespace,

@@ -1,10 +1,10 @@
 //! A process of the node, looked at so that nobody else's pid is taken for its own.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hardened_node::process::stat_field;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -15,19 +15,11 @@ const TICK_MILLISECONDS: u64 = 10;
 /// with room for the time between two looks at clocks. No pid is given again so soon: 32,768 others come first.
 const TOLERANCE: Duration = Duration::from_millis(50);
 
-/// Longest path of a program that is kept, in bytes.
-const MAX_PATH_BYTES: usize = 256;
-
 /// What is seen of a process, all of it of the same one.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) pid: u32,
-    /// In its own pid namespace.
-    pub(super) own_pid: u32,
+    pub(super) who: hardened_node::process::Process,
     pub(super) parent: u32,
-    pub(super) uid: u32,
-    pub(super) comm: String,
-    pub(super) program: String,
     /// In ticks since boot: proc_pid_stat(5), field 22.
     pub(super) start_time: u64,
     pub(super) cgroups: Cgroups,
@@ -43,28 +35,15 @@ impl Process {
         let handle = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
         let folder = Path::new("/proc").join(pid.to_string());
         let read = |name: &str| fs::read(folder.join(name)).ok().map(|t| String::from_utf8_lossy(&t).into_owned());
-        let (stat, status, cgroups) = (read("stat")?, read("status")?, read("cgroup")?);
-        let comm = read("comm")?.trim_end_matches('\n').to_owned();
-        let program = fs::read_link(folder.join("exe")).unwrap_or_default();
-        let program = program.as_os_str().as_bytes();
+        let who = hardened_node::process::Process::look_at(pid);
+        let (stat, cgroups) = (read("stat")?, read("cgroup")?);
         // A process that has ended makes its handle readable.
         let mut handle = [PollFd::new(&handle, PollFlags::IN)];
         if poll(&mut handle, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0) {
             return None;
         }
-        // The second field is the name in parentheses, and may hold anything.
-        let stat: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        Some(Self {
-            pid,
-            own_pid: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
-            parent: stat.get(1)?.parse().ok()?,
-            uid: field("Uid:")?.split_whitespace().next()?.parse().ok()?,
-            comm,
-            program: String::from_utf8_lossy(program.get(..MAX_PATH_BYTES).unwrap_or(program)).into_owned(),
-            start_time: stat.get(19)?.parse().ok()?,
-            cgroups: Cgroups::parse(&cgroups),
-        })
+        let parent = stat_field(&stat, 4)?.try_into().ok()?;
+        Some(Self { who, parent, start_time: stat_field(&stat, 22)?, cgroups: Cgroups::parse(&cgroups) })
     }
 
     /// Whether it ran at a time, in milliseconds since 1970. It runs now: so its pid was nobody else's since then.
@@ -117,7 +96,7 @@ mod tests {
         let milliseconds =
             |time: SystemTime| u64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
         let me = Process::look_at(std::process::id()).unwrap();
-        assert_eq!((me.pid, me.own_pid), (std::process::id(), std::process::id()));
+        assert_eq!((me.who.pid, me.who.own_pid), (std::process::id(), std::process::id()));
         assert!(me.ran_at(milliseconds(SystemTime::now())));
         assert!(!me.ran_at(milliseconds(SystemTime::now() - Duration::from_secs(86_400 * 365))));
         let mut child = std::process::Command::new("true").spawn().unwrap();

@@ -3,10 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bounded;
 pub mod events;
 pub mod mountinfo;
 pub mod paths;
 pub mod policy_files;
 mod probe;
+pub mod process;
 
+pub use bounded::read_bounded;
 pub use probe::{apparmor, probe};

@@ -114,34 +114,30 @@ impl Denial {
     /// The record of it: of a container, given what all of its records have, and what was decided of it.
     #[must_use]
     pub fn record(&self, about: &Record, standing: &Standing, ruleset: Ruleset) -> Record {
-        let (because, setting) = match self.enforcer {
-            Enforcer::AppArmor => self.of_profile(),
-            Enforcer::SELinux => self.of_label(),
+        let (rights, policy) = (self.rights.join(","), printable(&self.policy));
+        let (policy_name, data, (because, setting)) = match self.enforcer {
+            Enforcer::AppArmor => {
+                (format!("AppArmor profile {policy}"), format!("operation={rights}"), self.of_profile())
+            }
+            Enforcer::SELinux => {
+                let data = format!("permissions={rights} target={}", printable(&self.target));
+                (format!("SELinux label {policy}"), data, self.of_label())
+            }
             Enforcer::Landlock | Enforcer::Seccomp | Enforcer::Policy => {
                 let Answer { because, setting, .. } = self.of_rules(standing, ruleset);
-                (because, setting)
+                let profiles = standing.profiles().join(" and ");
+                (format!("profile {profiles}"), format!("blockers={rights}"), (because, setting))
             }
         };
-        let rights = self.rights.join(",");
         Record {
             kind: "MatchedPolicy".to_owned(),
             enforcer: self.enforcer,
             operation: self.kind.to_owned(),
             resource: printable(&self.object),
-            data: match self.enforcer {
-                Enforcer::SELinux => format!("permissions={rights} target={}", printable(&self.target)),
-                Enforcer::AppArmor => format!("operation={rights}"),
-                Enforcer::Landlock | Enforcer::Seccomp | Enforcer::Policy => format!("blockers={rights}"),
-            },
+            data,
             args: self.rights.clone(),
             result: self.errno().to_owned(),
-            policy_name: match self.enforcer {
-                Enforcer::AppArmor => format!("AppArmor profile {}", printable(&self.policy)),
-                Enforcer::SELinux => format!("SELinux label {}", printable(&self.policy)),
-                Enforcer::Landlock | Enforcer::Seccomp | Enforcer::Policy => {
-                    format!("profile {}", standing.profiles().join(" and "))
-                }
-            },
+            policy_name,
             message: printable(&because),
             setting: setting.map(|setting| printable(&setting)),
             tags: TAGS.to_owned(),

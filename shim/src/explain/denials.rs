@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hardened_node::events::{EventFile, Tally, Writer};
+use hardened_node::process::Process;
 use hardened_sandbox::record::{ExecEvent, Record};
 use hardened_sandbox::seccomp::Call;
 use hardened_sandbox::{Admission, Explanation, Filters, telling_argument};
 use nix::errno::Errno;
 
 use super::bucket::Bucket;
-use super::caller::Caller;
 
 /// Kinds that differ by the argument alone: others of the call are one kind more. A container that is denied the same call
 /// with ever other arguments hides no other call.
@@ -43,7 +43,7 @@ pub(super) struct Kind {
 
 /// What is told of the first denial of a kind.
 pub(super) struct First {
-    pub(super) caller: Caller,
+    pub(super) caller: Process,
     pub(super) exec: Option<ExecEvent>,
     pub(super) errno: u16,
     pub(super) explained: Explanation,

@@ -5,7 +5,6 @@
 //! it is gone the calls fail all the same, with ENOSYS.
 
 mod bucket;
-mod caller;
 mod denials;
 
 use std::fs::File;
@@ -15,12 +14,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hardened_node::process::Process;
 use hardened_sandbox::record::{ExecEvent, printable};
 use hardened_sandbox::seccomp::{Call, Program};
 
 use self::denials::First;
 pub(crate) use self::denials::{Denials, Pod};
-use crate::explain::caller::Caller;
 use crate::sys::{self, Notification, ignore};
 
 /// Calls that are answered before others of the pod have a turn.
@@ -116,7 +115,7 @@ impl Supervisor {
         let kind = denials.kind(&notification.call, self.exec.as_ref().map(|exec| exec.command));
         // Only the first of a kind is worth the time, and only then is the caller sure to be there.
         let look =
-            || Some(Caller::look_at(notification.pid)).filter(|_| sys::still_waits(&self.listener, notification));
+            || Some(Process::look_at(notification.pid)).filter(|_| sys::still_waits(&self.listener, notification));
         let caller = if denials.is_new(&kind) { look() } else { None };
         let errno = errno_for(&self.program, &notification.call);
         ignore(sys::fail_call(&self.listener, notification, errno), "the caller was killed meanwhile");

@@ -20,7 +20,6 @@ mod volumes;
 pub(crate) mod wire;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
@@ -227,7 +226,7 @@ fn end_all(container: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
             continue;
         }
         let Ok(file) = File::open(entry.path().join("cmdline")) else { continue };
-        let line = read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
+        let line = hardened_node::read_bounded(file, MAX_CMDLINE_BYTES).unwrap_or_default();
         let Some(tag) = tag_in(&line).filter(|tag| wanted(tag)) else { continue };
         let Ok(program) = std::fs::metadata(entry.path().join("exe")) else { continue };
         if identity(&program) == identity(&own) {
@@ -248,16 +247,6 @@ fn tag_in(line: &[u8]) -> Option<&str> {
 
 /// A launcher's command line is far shorter; others are not read to their ends.
 const MAX_CMDLINE_BYTES: u64 = 4096;
-
-/// Reads a file whole, with a bound.
-pub(crate) fn read_bounded(file: File, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    file.take(most + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > most {
-        return Err(std::io::Error::other(format!("is larger than {most} bytes")));
-    }
-    Ok(content)
-}
 
 #[cfg(test)]
 mod tests {

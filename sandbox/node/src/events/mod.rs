@@ -5,11 +5,3 @@ mod tally;
 
 pub use file::{EventFile, Writer};
 pub use tally::Tally;
-
-use chrono::{SecondsFormat, Utc};
-
-/// The present time, as records have it: RFC 3339 with microseconds.
-#[must_use]
-pub fn now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
-}

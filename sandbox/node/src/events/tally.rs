@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::time::Instant;
 
 use anyhow::Result;
-use chrono::Utc;
+use chrono::{DateTime, SecondsFormat, Utc};
 use hardened_sandbox::record::Record;
 
 use super::file::EventFile;
@@ -37,12 +37,6 @@ impl<K: Eq + Hash> Tally<K> {
     #[must_use]
     pub fn new(about: Record, file: EventFile) -> Self {
         Self { about, kinds: HashMap::new(), unlisted: None, file }
-    }
-
-    /// What every record of the container has.
-    #[must_use]
-    pub const fn about(&self) -> &Record {
-        &self.about
     }
 
     /// Whether it is the first of its kind, and will be listed.
@@ -113,15 +107,21 @@ fn unlisted_of(about: &Record) -> Record {
 
 impl Told {
     fn new(record: Record) -> Self {
-        Self { record: Record { first_seen: super::now(), ..record }, last: Instant::now(), written: 0 }
+        Self { record: Record { first_seen: rfc3339(Utc::now()), ..record }, last: Instant::now(), written: 0 }
     }
 
     fn write(&mut self, file: &EventFile) -> Result<()> {
-        self.record.timestamp = Utc::now().timestamp();
-        self.record.updated_time = super::now();
+        let now = Utc::now();
+        self.record.timestamp = now.timestamp();
+        self.record.updated_time = rfc3339(now);
         self.written = self.record.count;
         file.append(&self.record)
     }
+}
+
+/// As records have times: with microseconds.
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 const fn is_power_of_ten(mut count: u64) -> bool {

@@ -1,4 +1,4 @@
-//! Who made a call, from files of procfs that no container can make slow: not its command line or environment, which
+//! What procfs shows of a process, from files that no container can make slow: not its command line or environment, which
 //! are in memory that it controls.
 
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hardened_sandbox::record::printable;
 
-use crate::launcher::read_bounded;
+use crate::read_bounded;
 
 /// Longest path of a program that is kept, in bytes.
 const MAX_PATH_BYTES: usize = 256;
@@ -15,24 +15,25 @@ const MAX_PATH_BYTES: usize = 256;
 /// Largest `status` of a process, in bytes: its groups alone can be 65,536.
 const MAX_STATUS_BYTES: u64 = 1 << 20;
 
-/// The process that made a call.
+/// Who a process is.
 #[derive(Debug, Default)]
-pub(super) struct Caller {
-    /// In the shim's pid namespace.
-    pub(super) pid: u32,
+pub struct Process {
+    /// In the pid namespace of whoever looks.
+    pub pid: u32,
     /// In its own pid namespace.
-    pub(super) own_pid: u32,
+    pub own_pid: u32,
     /// On the node.
-    pub(super) uid: u32,
+    pub uid: u32,
     /// As it calls itself, made fit to be printed, as is the next.
-    pub(super) comm: String,
+    pub comm: String,
     /// Its program.
-    pub(super) program: String,
+    pub program: String,
 }
 
-impl Caller {
-    /// What there is to be seen of a process. What fails is left empty: it may be gone.
-    pub(super) fn look_at(pid: u32) -> Self {
+impl Process {
+    /// What there is to be seen of it. What fails is left empty: it may be gone.
+    #[must_use]
+    pub fn look_at(pid: u32) -> Self {
         let folder = Path::new("/proc").join(pid.to_string());
         let program = std::fs::read_link(folder.join("exe")).unwrap_or_default();
         let program = program.as_os_str().as_bytes();
@@ -57,16 +58,23 @@ fn status_field(status: &str, field: &str) -> Option<Vec<u32>> {
     line.split_whitespace().map(|number| number.parse().ok()).collect()
 }
 
+/// A number of `/proc/PID/stat`, by its place in proc_pid_stat(5), from the third field on: the second is the name in
+/// parentheses, and may hold anything, more of them too.
+#[must_use]
+pub fn stat_field(stat: &str, place: usize) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(place.checked_sub(3)?)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_process_is_described() {
-        let me = Caller::look_at(std::process::id());
+        let me = Process::look_at(std::process::id());
         assert_eq!((me.pid, me.own_pid), (std::process::id(), std::process::id()));
         assert!(!me.comm.is_empty() && me.program.starts_with('/'), "{me:?}");
-        let gone = Caller::look_at(u32::MAX);
+        let gone = Process::look_at(u32::MAX);
         assert_eq!((gone.own_pid, gone.comm.as_str(), gone.program.as_str()), (0, "", ""));
     }
 
@@ -76,5 +84,11 @@ mod tests {
         assert_eq!(status_field(status, "Uid:"), Some(vec![1000, 0, 0, 0]));
         assert_eq!(status_field(status, "NSpid:"), Some(vec![700, 7]));
         assert_eq!(status_field(status, "Gid:"), None);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_moves_no_field() {
+        assert_eq!(stat_field("7 (a) 4 (b) S 3 9", 4), Some(3));
+        assert_eq!((stat_field("7 (a) S 3", 2), stat_field("7 (a) S", 4)), (None, None));
     }
 }

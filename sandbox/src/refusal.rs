@@ -3,6 +3,10 @@
 use std::fmt;
 
 use crate::identity::{Identity, Kind};
+use crate::record::{Enforcer, Record, printable};
+
+/// Most that a record says of what was refused, and of what to change: a container's files of records are small.
+const MAX_TOLD_CHARACTERS: usize = 1024;
 
 /// Which kind of refusal it is; decides the gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -125,6 +129,32 @@ impl Refusal {
     #[must_use]
     pub fn field_of(&self, violation: &Violation) -> String {
         violation.field_for(&self.identity)
+    }
+
+    /// The record of it, of a container that may not start, given what every record of it has.
+    #[must_use]
+    pub fn record(&self, about: &Record) -> Record {
+        let all = |tell: &dyn Fn(&Violation) -> String| {
+            let text = self.violations.iter().map(tell).collect::<Vec<_>>().join("; ");
+            printable(&text.chars().take(MAX_TOLD_CHARACTERS).collect::<String>())
+        };
+        Record {
+            kind: "MatchedPolicy".to_owned(),
+            enforcer: Enforcer::Policy,
+            operation: "Create".to_owned(),
+            resource: printable(&about.container_image),
+            result: "refused".to_owned(),
+            policy_name: printable(&self.by),
+            message: all(&|violation| format!("{}: {}", self.field_of(violation), violation.problem)),
+            setting: Some(all(&|violation| violation.advice.clone())),
+            ..about.clone()
+        }
+    }
+
+    /// Who was refused.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The kind of the whole: `Invalid` before `Unsupported` before `Policy`, since a request that

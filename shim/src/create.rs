@@ -15,7 +15,7 @@ use hardened_sandbox::{Admission, KernelSupport, Request, Standing, UserNamespac
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
 use crate::events::{LANDLOCK_REDUCED, PRIVILEGED_ADMITTED, TIGHTENED};
-use crate::explain::Denials;
+use crate::explain::{self, Denials};
 use crate::fault::{Fault, Result};
 use crate::launcher::wire::{self, Descriptor, Descriptors, RootfsMount, Task};
 use crate::launcher::{self, Launched};
@@ -50,7 +50,8 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     let observed = observe::observe(&asked, &policy, &shim.namespace, &request.id)?;
     // Profiles of AppArmor may have been loaded since.
     let kernel = KernelSupport { apparmor: hardened_node::apparmor(), ..shim.kernel.clone() };
-    let admission = decide(&asked, &policy, &kernel, &observed)?;
+    let admission = decide(&asked, &policy, &kernel, &observed)
+        .inspect_err(|refusal| explain::refused(&shim.namespace, &request.id, refusal))?;
     check_cgroup_driver(&admission.bundle().cgroup)?;
     drop(policy);
     log::info!("container {}: admitted by {}", request.id, admission.by());

@@ -164,7 +164,7 @@ impl Metrics {
             "What containers were denied; told at counts of 1, 10, 100 and so on, and at the container's end",
             denials,
         );
-        registry.register("refusals", "Containers that the node's policy refused", metrics.refusals.family.clone());
+        registry.register("refusals", "Containers that may not start", metrics.refusals.family.clone());
         registry.register(
             "containers",
             "Containers of this runtime on the node, by their profiles",

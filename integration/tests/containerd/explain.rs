@@ -29,6 +29,7 @@ crate::tests!(
     records_that_cannot_be_written_hold_nobody_up,
     denials_are_told_of_after_containerd_was_restarted,
     a_signal_ends_a_call_that_waits,
+    a_refused_container_is_told_of,
 );
 
 pub(crate) const POD_TESTS: &[crate::PodTest] =
@@ -332,6 +333,21 @@ fn the_probe_finds_the_same_with_explanations_and_without(c: &Containerd) -> Res
         ensure!(other.is_empty(), "{extends}: {other:?}");
     }
     Ok(())
+}
+
+fn a_refused_container_is_told_of(c: &Containerd) -> Result<()> {
+    let id = c.id("refused");
+    let options =
+        ["run", "--rm", "--runtime", hardened_integration::HARDENED, "--privileged", hardened_integration::IMAGE];
+    ensure!(c.ctr(&[&options[..], &[&id, "true"]].concat())?.status != 0, "it was started");
+    let all = records(c, &id)?;
+    ensure!(all.len() == 1 && all[0]["Operation"] == "Create" && all[0]["Enforcer"] == "policy", "{all:?}");
+    let told = hardenctl(&["why", &id])?.ok()?.text();
+    for words in ["refused", "privileged"] {
+        ensure!(told.contains(words), "{told}");
+    }
+    c.ctr(&["containers", "delete", &id])?;
+    c.nothing_left(&id)
 }
 
 /// Where the file would be there is a folder; a full disk is no other.

@@ -1,5 +1,6 @@
 //! What a container was denied: which calls are one to a person, and what is told of them.
 
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use hardened_node::events::{EventFile, Tally, Writer};
 use hardened_node::process::Process;
 use hardened_sandbox::record::{ExecEvent, Record};
 use hardened_sandbox::seccomp::Call;
-use hardened_sandbox::{Admission, Explanation, Filters, telling_argument};
+use hardened_sandbox::{Admission, Explanation, Filters, Identity, Refusal, telling_argument};
 use nix::errno::Errno;
 
 use super::bucket::Bucket;
@@ -66,9 +67,7 @@ struct Inner {
 
 impl Denials {
     pub(crate) fn new(pod: Pod, namespace: &str, id: &str, admission: &Admission) -> Self {
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let about = Record::about(&host.to_string_lossy(), id, admission.identity());
-        let tally = Tally::new(about, EventFile::new(namespace, id, Writer::Shim));
+        let tally = tally(namespace, id, admission.identity());
         let inner = Inner { bucket: Bucket::full(Instant::now()), tally };
         Self { pod, filters: admission.filters().clone(), container: id.to_owned(), inner: Mutex::new(inner) }
     }
@@ -121,6 +120,17 @@ impl Denials {
         let (record, when) = inner.tally.last()?;
         (when.elapsed() < SUSPECT).then(|| summary(record))
     }
+}
+
+/// Writes down that a container may not start: where what others are denied stands, its author finds it too.
+pub(crate) fn refused(namespace: &str, id: &str, refusal: &Refusal) {
+    told(tally(namespace, id, refusal.identity()).note((), |about| refusal.record(about)));
+}
+
+/// Of a container's denials none yet.
+fn tally<K: Eq + Hash>(namespace: &str, id: &str, identity: &Identity) -> Tally<K> {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    Tally::new(Record::about(&host.to_string_lossy(), id, identity), EventFile::new(namespace, id, Writer::Shim))
 }
 
 fn told(written: anyhow::Result<()>) {

@@ -19,7 +19,7 @@ use hardened_sandbox::record::{ExecEvent, printable};
 use hardened_sandbox::seccomp::{Call, Program};
 
 use self::denials::First;
-pub(crate) use self::denials::{Denials, Pod};
+pub(crate) use self::denials::{Denials, Pod, refused};
 use crate::sys::{self, Notification, ignore};
 
 /// Calls that are answered before others of the pod have a turn.

@@ -4,6 +4,8 @@
 # the repository's root.
 cache=$PWD/.cache
 
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+
 # The mirror that apt already uses.
 debian_mirror() {
     # shellcheck disable=SC2016 # apt expands it
@@ -41,7 +43,7 @@ unpack_root() {
     suite=$1 root=$cache/$2
     shift 2
     is_complete "$root" "$*" && return
-    printf '\033[1m== unpacking a Debian %s with %s\033[0m\n' "$suite" "$*" >&2
+    say "unpacking a Debian $suite with $*"
     debian_lists "$suite" "$architecture"
     archives=$apt/archives
     rm -rf "$archives" "${root:?}"
@@ -76,7 +78,7 @@ unpack() {
     suite=$1 folder=$2
     shift 2
     is_complete "$cache/$folder" "$*" && return
-    printf '\033[1m== unpacking %s from Debian %s\033[0m\n' "$*" "$suite" >&2
+    say "unpacking $* from Debian $suite"
     debian_lists "$suite" "$architecture"
     (cd "$apt/debs" && apt-get "${options[@]}" download "$@")
     rm -rf "${cache:?}/$folder"
@@ -91,7 +93,7 @@ unpack() {
 unpack_source() {
     local root=$cache/$2 package=$3
     is_complete "$root" "$package" && return
-    printf '\033[1m== unpacking the source of %s from Debian %s\033[0m\n' "$package" "$1" >&2
+    say "unpacking the source of $package from Debian $1"
     debian_lists "$1"
     # Lists of their own: an update forgets those that sources.list does not name.
     mkdir -p "$apt/source-lists/partial"

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::args::{Format, PolicyPath, dns_label};
-use crate::{agent, check, doctor, events, explain, install, policy, score};
+#[cfg(feature = "agent")]
+use crate::agent;
+use crate::{check, doctor, events, explain, install, policy, score};
 
 /// Checks, explains and installs hardened, the containerd runtime that sandboxes every container.
 #[derive(Debug, Parser)]
@@ -65,6 +67,7 @@ pub(crate) enum Command {
         #[arg(required_unless_present = "container")]
         file: Option<PathBuf>,
     },
+    #[cfg(feature = "agent")]
     Agent(agent::Agent),
     Events(events::Events),
     Why(events::Why),
@@ -117,6 +120,7 @@ impl Command {
             Self::Explain { policy, json, namespace, file, container: None } => {
                 explain::run(&policy.policy, json, &namespace, &file.unwrap_or_default())
             }
+            #[cfg(feature = "agent")]
             Self::Agent(agent) => agent.run(),
             Self::Events(events) => events.run(),
             Self::Why(why) => why.run(),

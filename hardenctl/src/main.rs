@@ -1,5 +1,6 @@
 //! `hardenctl`: what a person or a CI job runs to check, explain and install hardened.
 
+#[cfg(feature = "agent")]
 mod agent;
 mod args;
 mod check;

@@ -51,7 +51,7 @@ impl Cri {
     /// Starts one, with an empty policy.
     ///
     /// # Errors
-    /// Something that `scripts/bootstrap` and `scripts/test` make is missing.
+    /// Something that `scripts/setup` and `scripts/test` make is missing.
     pub fn start(generation: Generation) -> Result<Self> {
         Self::connect(Containerd::start_for_cri(generation, generation.name())?)
     }

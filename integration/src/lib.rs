@@ -31,7 +31,7 @@ pub const RUNC: &str = "io.containerd.runc.v2";
 /// Image with busybox, the probe, and traps for the runtime.
 pub const IMAGE: &str = "docker.io/hardened/test:1";
 
-/// A generation of containerd, unpacked by `scripts/bootstrap`.
+/// A generation of containerd, unpacked by `scripts/setup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generation {
     /// Debian forky's containerd 2.1.
@@ -216,7 +216,7 @@ impl Containerd {
     /// Starts one and loads the test image.
     ///
     /// # Errors
-    /// Something that `scripts/bootstrap` and `scripts/test` make is missing.
+    /// Something that `scripts/setup` and `scripts/test` make is missing.
     pub fn start(generation: Generation) -> Result<Self> {
         Self::start_named(generation, format!("{}-{}", std::process::id(), generation.name()), Use::Ctr)
     }
@@ -424,7 +424,7 @@ impl Containerd {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .context("start containerd: run scripts/bootstrap")?;
+            .context("start containerd: run scripts/setup test")?;
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         eventually("containerd answers", || self.ctr(&["version"]).is_ok_and(|o| o.status == 0))
     }

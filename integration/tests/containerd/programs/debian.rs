@@ -1,4 +1,4 @@
-//! A container on a Debian of `scripts/bootstrap`.
+//! A container on a Debian of `scripts/setup`.
 
 use std::path::PathBuf;
 use std::process::Command;

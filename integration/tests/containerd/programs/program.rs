@@ -10,7 +10,7 @@ use super::debian::Debian;
 use super::page;
 use crate::policy;
 
-/// The folder of `scripts/bootstrap` with all programs.
+/// The folder of `scripts/setup` with all programs.
 pub(super) const DEBIAN: &str = "debian";
 
 /// Asks until the answer is there: what it is asked, what the answer has, whose processes there must be.

@@ -96,24 +96,8 @@ impl Standing {
     /// Whether a file may be written to, made or removed. The path is the container's, without symbolic links.
     #[must_use]
     pub fn write(&self, path: &Path) -> Answer {
-        if let Some(no) = self.hidden(path) {
+        if let Some(no) = self.kept_by_landlock(path) {
             return no;
-        }
-        let landlock = self.plan.landlock.as_ref();
-        if let Some(tree) = landlock.and_then(|plan| within(path, &plan.no_write)) {
-            return Answer::no(format!("nothing below {} can be written", tree.display()), self.line("files.no-write"));
-        }
-        // Landlock grants trees, and so all that is beside them one by one.
-        let kept = landlock.into_iter().flat_map(|plan| plan.no_write.iter().chain(&plan.hidden));
-        let parent = path.parent().unwrap_or(path);
-        if let Some(tree) = kept.filter(|tree| *tree != parent).find(|tree| tree.starts_with(parent)) {
-            let because = format!(
-                "nothing is made or removed in {} itself, where {} is kept; files that were there when it started can be \
-                 written to",
-                parent.display(),
-                tree.display()
-            );
-            return Answer::no(because, self.line("files.no-write and files.hidden without it"));
         }
         let masks = self.plan.masks.iter().flat_map(|masks| masks.masked.iter().chain(&masks.read_only));
         if let Some(mask) = masks.rev().find(|mask| path.starts_with(mask)) {
@@ -135,12 +119,45 @@ impl Standing {
                 "the pod without readOnlyRootFilesystem, the profile without files.read-only-root; or a volume there";
             return Answer::no("the root file system is read-only", setting.to_owned());
         }
-        let alone = self.system.alone.iter().any(|folder| path == folder || path.parent() == Some(folder));
-        if alone || within(path, &self.system.whole).is_some() {
-            let because = "programs and libraries of the image are read-only";
-            return Answer::no(because, self.line("files.system = \"writable\""));
+        self.kept_as_system(path).unwrap_or_else(|| Answer::yes("the image's own files are the container's to change"))
+    }
+
+    /// Why a file cannot be written to, made or removed that the pod's own fields leave writable: what surprises who
+    /// comes from another runtime. `None` where it can be, or where the pod or every runtime keeps it.
+    #[must_use]
+    pub fn kept_by_profile(&self, path: &Path) -> Option<Answer> {
+        let of_image = self.mount_of(path).is_none() && !self.root_read_only;
+        self.kept_by_landlock(path).or_else(|| self.kept_as_system(path).filter(|_| of_image))
+    }
+
+    fn kept_by_landlock(&self, path: &Path) -> Option<Answer> {
+        if let Some(no) = self.hidden(path) {
+            return Some(no);
         }
-        Answer::yes("the image's own files are the container's to change")
+        let plan = self.plan.landlock.as_ref()?;
+        if let Some(tree) = within(path, &plan.no_write) {
+            let because = format!("nothing below {} can be written", tree.display());
+            return Some(Answer::no(because, self.line("files.no-write")));
+        }
+        // Landlock grants trees, and so all that is beside them one by one.
+        let mut kept = plan.no_write.iter().chain(&plan.hidden);
+        let parent = path.parent().unwrap_or(path);
+        let tree = kept.find(|tree| *tree != parent && tree.starts_with(parent))?;
+        let because = format!(
+            "nothing is made or removed in {} itself, where {} is kept; files that were there when it started can be \
+             written to",
+            parent.display(),
+            tree.display()
+        );
+        Some(Answer::no(because, self.line("files.no-write and files.hidden without it")))
+    }
+
+    fn kept_as_system(&self, path: &Path) -> Option<Answer> {
+        let alone = self.system.alone.iter().any(|folder| path == folder || path.parent() == Some(folder));
+        (alone || within(path, &self.system.whole).is_some()).then(|| {
+            let because = "programs and libraries of the image are read-only";
+            Answer::no(because, self.line("files.system = \"writable\""))
+        })
     }
 
     /// Whether a file may be read.

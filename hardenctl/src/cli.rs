@@ -42,6 +42,9 @@ pub(crate) enum Command {
         /// Tells also what merely follows from privileged: true.
         #[arg(long, short)]
         verbose: bool,
+        /// Prints also the pods' own sandboxes, what --verbose does, and long lists in full.
+        #[arg(long)]
+        all: bool,
         /// Manifests or config.json files; - for standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -51,9 +54,12 @@ pub(crate) enum Command {
     Explain {
         #[command(flatten)]
         policy: PolicyPath,
-        /// Prints JSON.
+        /// Prints JSON, which always has all.
         #[arg(long)]
         json: bool,
+        /// Prints also what is as with runc or empty, the pod's own sandbox, and long lists in full.
+        #[arg(long)]
+        all: bool,
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
@@ -109,13 +115,13 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Check { policy, format, json, namespace, profile, verbose, files } => {
+            Self::Check { policy, format, json, namespace, profile, verbose, all, files } => {
                 let format = if json { Format::Json } else { format };
-                check::run(&policy.policy, profile.as_deref(), format, verbose, &namespace, &files)
+                check::run(&policy.policy, profile.as_deref(), format, verbose, all, &namespace, &files)
             }
-            Self::Explain { json, container: Some(id), .. } => explain::running(&id, json),
-            Self::Explain { policy, json, namespace, file, container: None } => {
-                explain::run(&policy.policy, json, &namespace, &file.unwrap_or_default())
+            Self::Explain { json, all, container: Some(id), .. } => explain::running(&id, json, all),
+            Self::Explain { policy, json, all, namespace, file, container: None } => {
+                explain::run(&policy.policy, json, all, &namespace, &file.unwrap_or_default())
             }
             Self::Agent(agent) => agent.run(),
             Self::Events(events) => events.run(),

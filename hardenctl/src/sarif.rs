@@ -30,7 +30,7 @@ pub(crate) fn log(reports: &[Report]) -> Value {
                 ));
             }
             for warning in &container.warnings {
-                results.push(result("may-break", "warning", format!("{}: {warning}", container.name)));
+                results.push(result("may-break", "warning", warning.to_string()));
             }
         }
     }

@@ -180,7 +180,7 @@ impl Why {
         }
         if records.is_empty() {
             anstream::println!(
-                "Nothing is recorded that {} was denied. {DIM}`hardenctl top` lists pods that were denied something; \
+                "No denials are recorded for {}. {DIM}`hardenctl top` lists pods that were denied something; \
                  `hardenctl explain --container ID` tells what a container may do.{PLAIN}",
                 printable(&self.pod)
             );
@@ -248,7 +248,7 @@ pub(crate) fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(Stri
     }
     if found.is_empty() {
         bail!(
-            "no pod or container of this runtime is called {name} on this node; `crictl ps` lists them, and root alone sees them"
+            "no pod or container of this runtime is called {name} on this node; `crictl ps` lists them; run this as root"
         );
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));

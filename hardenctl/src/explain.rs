@@ -80,7 +80,8 @@ pub(crate) fn running(id: &str, json: bool, all: bool) -> Result<ExitCode> {
     let summary: Summary = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let name = folder.file_name().unwrap_or_default().display().to_string();
     let profiles = summary.profiles.join(" and ");
-    anstream::println!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
+    let title = format!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
+    anstream::print!("{}", hanging("", &title, INDENT, width()));
     anstream::print!("{}", table(summary.sandbox.into_iter().map(Line::from), all, width()));
     anstream::print!("{}", changes(&summary.notes, all, width()));
     for lost in summary.lost {
@@ -109,7 +110,7 @@ fn find(root: &Path, id: &str) -> Result<PathBuf> {
     };
     let exact = called(true);
     match &*(if exact.is_empty() { called(false) } else { exact }) {
-        [] => bail!("no container of this runtime is called {id}; `crictl ps` or `ctr tasks ls` names them"),
+        [] => bail!("no container of this runtime is called {id}; `crictl ps` and `ctr tasks ls` list them"),
         [one] => Ok((*one).clone()),
         several => {
             let names: Vec<String> = several.iter().map(|path| name(path)).collect();
@@ -136,7 +137,7 @@ fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, Vec<String>
 
 /// Where a line comes from, in words.
 fn origin(from: &[String]) -> String {
-    if from.is_empty() { "all of them, and the pod's own wishes".to_owned() } else { from.join(", ") }
+    if from.is_empty() { "the meet of these profiles and the pod's own settings".to_owned() } else { from.join(", ") }
 }
 
 fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> String {
@@ -147,7 +148,7 @@ fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> Stri
             return format!("{BOLD}{what}{PLAIN}\n{}", hanging("  ", &format!("{BAD}{refusal}{PLAIN}"), 2, width));
         }
     };
-    let mut text = format!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}\n", admission.by());
+    let mut text = hanging("", &format!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}", admission.by()), INDENT, width);
     for warning in warnings {
         let problem = format!("{}: {}", warning.field, warning.problem);
         text.push_str(&hanging(&format!("  {NOTE}may break{PLAIN} "), &problem, INDENT, width));

@@ -77,7 +77,7 @@ pub(crate) fn table(lines: impl IntoIterator<Item = Line>, all: bool, width: usi
     let left = total - shown.len();
     let mut table = rows(&shown, width);
     if left > 0 {
-        table.push_str(&format!("  {DIM}{left} more are as with runc, or none: --all{PLAIN}\n"));
+        table.push_str(&format!("  {DIM}{left} more rows are empty or as under runc: --all{PLAIN}\n"));
     }
     table
 }
@@ -96,7 +96,7 @@ mod tests {
     fn only_what_differs_from_runc_is_shown() {
         let short = shown(BuiltIn::Baseline, false);
         for line in
-            ["  system folders", "  calls that only runc allows", "  Landlock", "more are as with runc, or none"]
+            ["  system folders", "  calls that only runc allows", "  Landlock", "more rows are empty or as under runc"]
         {
             assert!(short.contains(line), "{line}: {short}");
         }

@@ -108,18 +108,17 @@ impl Standing {
         if let Some(mount) = self.mount_of(path) {
             let at = mount.at.display();
             return if mount.read_only {
-                let setting = "the volume without readOnly in the pod, where the profile has it writable".to_owned();
+                let setting = "remove readOnly from the volume mount; the profile must grant it read-write".to_owned();
                 Answer::no(format!("what is mounted at {at} is read-only"), setting)
             } else {
                 Answer::yes(&format!("what is mounted at {at} is writable"))
             };
         }
         if self.root_read_only {
-            let setting =
-                "the pod without readOnlyRootFilesystem, the profile without files.read-only-root; or a volume there";
+            let setting = "remove readOnlyRootFilesystem from the pod and files.read-only-root from the profile, or mount a volume there";
             return Answer::no("the root file system is read-only", setting.to_owned());
         }
-        self.kept_as_system(path).unwrap_or_else(|| Answer::yes("the image's own files are the container's to change"))
+        self.kept_as_system(path).unwrap_or_else(|| Answer::yes("the container may change the image's files"))
     }
 
     /// Why a file cannot be written to, made or removed that the pod's own fields leave writable: what surprises who
@@ -144,12 +143,12 @@ impl Standing {
         let parent = path.parent().unwrap_or(path);
         let tree = kept.find(|tree| *tree != parent && tree.starts_with(parent))?;
         let because = format!(
-            "nothing is made or removed in {} itself, where {} is kept; files that were there when it started can be \
+            "files cannot be created or removed directly in {}, because {} is protected; files that existed at start can be \
              written to",
             parent.display(),
             tree.display()
         );
-        Some(Answer::no(because, self.line("files.no-write and files.hidden without it")))
+        Some(Answer::no(because, self.line("files.no-write and files.hidden, without that path")))
     }
 
     fn kept_as_system(&self, path: &Path) -> Option<Answer> {
@@ -163,7 +162,7 @@ impl Standing {
     /// Whether a file may be read.
     #[must_use]
     pub fn read(&self, path: &Path) -> Answer {
-        self.hidden(path).unwrap_or_else(|| Answer::yes("nothing keeps files there from being read"))
+        self.hidden(path).unwrap_or_else(|| Answer::yes("nothing restricts reading there"))
     }
 
     /// Whether a program may be executed.
@@ -181,7 +180,7 @@ impl Standing {
         }
         match self.mount_of(path).filter(|mount| mount.no_execute) {
             Some(mount) => Answer::no(format!("what is mounted at {} is noexec", mount.at.display()), None),
-            None => Answer::yes("nothing keeps programs there from being executed"),
+            None => Answer::yes("nothing restricts executing programs there"),
         }
     }
 
@@ -195,12 +194,12 @@ impl Standing {
             (landlock.and_then(|plan| plan.bind_tcp.as_ref()), "network.bind-tcp")
         };
         match ports {
-            None => Answer::yes("there are no rules for TCP ports; NetworkPolicy may have some"),
-            Some(ports) if ports.contains(&port) => Answer::yes("the port is among those of the rules"),
+            None => Answer::yes("the profile has no rules for TCP ports; a NetworkPolicy may"),
+            Some(ports) if ports.contains(&port) => Answer::yes("the port is in the profile's list"),
             Some(ports) => {
                 let all: Vec<String> = ports.iter().map(ToString::to_string).collect();
                 let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
-                Answer::no(format!("the ports of {key} are {all}"), self.line(key))
+                Answer::no(format!("{key} allows: {all}"), self.line(key))
             }
         }
     }
@@ -214,7 +213,7 @@ impl Standing {
         let number = arch.number(name).ok_or_else(|| format!("{name} is no system call of this node"))?;
         let call = Call { number, arch: arch.audit(), arguments: [0; 6] };
         if self.plan.seccomp.answer(&call).is_some_and(allows) {
-            return Ok(Answer::yes("the filter lets it through; arguments may decide besides"));
+            return Ok(Answer::yes("the filter allows it; arguments may matter too"));
         }
         let explained = self.filters.explain(&call);
         Ok(Answer::no(format!("{}: {}", explained.denied_by.join("; "), explained.reason), explained.setting))

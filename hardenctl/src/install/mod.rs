@@ -195,19 +195,23 @@ impl Install {
             applied.keep(&node.record())
         })();
         if let Err(error) = done {
-            let what = if applied.changed() { "everything was put back as it was" } else { "nothing was changed" };
+            let what = if applied.changed() { "all changes were undone" } else { "nothing was changed" };
             let changed = applied.changed();
             applied.take_back().context("putting everything back")?;
             let mut error = error.context(what);
             if changed && let Err(again) = self.restart.run(&layout, &node.root) {
-                error = error.context(format!("containerd does not start as it was before either: {again:#}"));
+                error = error
+                    .context(format!("containerd does not start with the previous configuration either: {again:#}"));
             }
             return Err(error);
         }
         report(node.json, &applied.told());
         if !node.json {
             if checker.is_none() {
-                anstream::println!("{NOTE}not checked{PLAIN} {}: it is made anew at each start", layout.describe());
+                anstream::println!(
+                    "{NOTE}not checked{PLAIN} {}: k3s and RKE2 write it again at each start",
+                    layout.describe()
+                );
             }
             next_steps(&layout, applied.changed() && !self.restart.restart);
         }
@@ -243,7 +247,7 @@ impl Uninstall {
         })();
         if let Err(error) = done {
             applied.take_back().context("putting everything back")?;
-            return Err(error.context("everything was put back as it was"));
+            return Err(error.context("all changes were undone"));
         }
         report(node.json, &applied.told());
         Ok(ExitCode::SUCCESS)

@@ -174,7 +174,7 @@ impl Denial {
         let no =
             |because: &str, setting: Option<String>| Answer { allowed: false, because: because.to_owned(), setting };
         if ruleset == Ruleset::Exec {
-            let setting = standing.line("exec.hidden and exec.read-only without it");
+            let setting = standing.line("exec.hidden and exec.read-only, without that path");
             return no("execs are denied it by the profile's rules for them", Some(setting));
         }
         let path = Path::new(&self.object);

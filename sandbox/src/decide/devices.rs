@@ -77,7 +77,7 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
         violations.push(Violation::invalid(
             format!("linux.devices[{}]", node.path.display()),
             "would be made in a volume, or in another file system than /dev",
-            "give it a path of its own in /dev",
+            "give it a distinct path in /dev",
         ));
     }
     let mut after_grants = request.device_rules.iter().skip_while(|rule| !rule.allow || rule.access == "m");

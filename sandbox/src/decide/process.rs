@@ -153,11 +153,11 @@ pub(crate) fn harden(
         notes.push(Note::new("process.capabilities", format!("dropped: {dropped}")));
     }
     if !process.no_new_privileges {
-        notes.push(Note::new("process.noNewPrivileges", "set: it always is"));
+        notes.push(Note::new("process.noNewPrivileges", "set for every container"));
     }
     let labels = labels::choose(process, sandbox, kernel);
     if process.apparmor.as_deref() == Some("unconfined") && !labels.apparmor.is_empty() {
-        notes.push(Note::new("process.apparmorProfile", "unconfined is not: it gets the node's own profile"));
+        notes.push(Note::new("process.apparmorProfile", "unconfined is replaced by the node's own profile"));
     }
     let (env, home) = environment(process);
     Hardened {

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tells what will be refused or tightened, without a node.
+    /// Tells what will be refused or tightened and what may break, without a node.
     ///
     /// Reads Kubernetes manifests (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
     /// CronJob, List; several documents a file) and OCI config.json files. Exit code 0: all would
@@ -36,35 +36,35 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
-        /// Judges all by this profile, whatever the policy's rules say: which could move to it?
+        /// Uses this profile for all containers instead of the policy's rules: which pods could move to it?
         #[arg(long)]
         profile: Option<String>,
-        /// Tells also what merely follows from privileged: true.
+        /// Also prints what follows from privileged: true.
         #[arg(long, short)]
         verbose: bool,
-        /// Prints also the pods' own sandboxes, what --verbose does, and long lists in full.
+        /// Also prints pause containers, long lists in full, and what --verbose does.
         #[arg(long)]
         all: bool,
         /// Manifests or config.json files; - for standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Prints the effective sandbox of each container of a manifest, and where each part comes from;
-    /// or what was decided of a container that runs here.
+    /// Prints the effective sandbox of each container of a manifest and where each part comes from,
+    /// or that of a container running on this node.
     Explain {
         #[command(flatten)]
         policy: PolicyPath,
-        /// Prints JSON, which always has all.
+        /// Prints JSON, which always has everything.
         #[arg(long)]
         json: bool,
-        /// Prints also what is as with runc or empty, the pod's own sandbox, and long lists in full.
+        /// Also prints what is empty or as under runc, the pause container, and long lists in full.
         #[arg(long)]
         all: bool,
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
-        /// A container of this node, by its id or the beginning of it, after containerd's namespace
-        /// and a slash if need be.
+        /// A container on this node: its id or a unique prefix of it, optionally as NAMESPACE/ID with
+        /// containerd's namespace.
         #[arg(long, value_name = "ID", conflicts_with = "file")]
         container: Option<String>,
         /// A manifest or config.json; - for standard input.
@@ -91,7 +91,7 @@ pub(crate) enum Command {
         /// Prints node labels, for `kubectl label node NAME $(hardenctl doctor --labels)`.
         #[arg(long)]
         labels: bool,
-        /// Prints what is used of any kernel, and what becomes of it where it is missing.
+        /// Prints every kernel feature that is used, and what happens where it is missing.
         #[arg(long, conflicts_with_all = ["json", "labels"])]
         features: bool,
         #[command(flatten)]

@@ -32,10 +32,10 @@ pub(crate) enum Command {
     Show {
         #[command(flatten)]
         policy: PolicyPath,
-        /// Prints JSON, which always has all.
+        /// Prints JSON, which always has everything.
         #[arg(long)]
         json: bool,
-        /// Prints also what is as with runc or empty, long lists in full, and the profile of pods' own sandboxes.
+        /// Also prints what is empty or as under runc, the pause container's profile, and long lists in full.
         #[arg(long)]
         all: bool,
         /// Only this one.
@@ -58,7 +58,7 @@ pub(crate) enum Command {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
-        /// Prints also what is as with runc or empty, and long lists in full.
+        /// Also prints what is empty or as under runc, and long lists in full.
         #[arg(long)]
         all: bool,
         /// Kubernetes namespace.

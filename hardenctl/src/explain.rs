@@ -137,7 +137,14 @@ fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, Vec<String>
 
 /// Where a line comes from, in words.
 fn origin(from: &[String]) -> String {
-    if from.is_empty() { "the meet of these profiles and the pod's own settings".to_owned() } else { from.join(", ") }
+    if from.is_empty() { "combined from the profiles and the pod's settings".to_owned() } else { from.join(", ") }
+}
+
+/// The system folders of the image that are read-only; none where all of it is, or none.
+fn system_folders(admission: &Admission) -> Vec<String> {
+    let system = &admission.bundle().system;
+    let alone = system.alone.iter().map(|folder| format!("{} itself", folder.display()));
+    system.whole.iter().map(|folder| folder.display().to_string()).chain(alone).collect()
 }
 
 fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> String {
@@ -165,6 +172,10 @@ fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> Stri
     if all || sets.effective != admission.sandbox().capabilities() {
         lines.push(Line::from(("effective capabilities".to_owned(), sets.effective.to_string())));
     }
+    let folders = system_folders(admission);
+    if !folders.is_empty() {
+        lines.push(Line::from(("read-only folders".to_owned(), folders.join(", "))));
+    }
     text.push_str(&table(lines, all, width));
     text.push_str(&changes(admission.notes(), all, width));
     text
@@ -182,6 +193,7 @@ fn to_json(container: &Explained, policy: &Policy) -> serde_json::Value {
                 "container": what,
                 "by": admission.by(),
                 "sandbox": lines,
+                "readOnlyFolders": system_folders(admission),
                 "notes": admission.notes(),
                 "warnings": warnings,
             })

@@ -81,10 +81,10 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let row = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let table = rows(&[row("a", "1"), row("größer", "2 2 2"), row("", "3")], 13);
+        let table = rows(&[row("a", "1"), row("entrée", "2 2 2"), row("", "3")], 13);
         assert_eq!(
             anstream::adapter::strip_str(&table).to_string(),
-            "  a       1\n  größer  2 2\n          2\n          3\n"
+            "  a       1\n  entrée  2 2\n          2\n          3\n"
         );
         assert_eq!(rows(&[], 80), "");
     }

@@ -75,6 +75,9 @@ fn what_matters_is_explained_and_all_of_it_on_demand() {
     insta::assert_snapshot!("explain", explain(&[]));
     let all = explain(&["--all"]);
     assert!(all.contains("sandbox (pause)") && all.contains("limits  ") && !all.contains("--all"), "{all}");
+    // The sample's root file system is read-only as a whole.
+    let (_, folders, _) = hardenctl(&["explain", "--all", "runtimeclass/samples/tightened.yaml"]);
+    assert!(folders.contains("/usr itself") && !all.contains("/usr itself"), "{folders}");
     // Programs get all of it in any case.
     assert_eq!(explain(&["--json"]), explain(&["--json", "--all"]));
     let profiles = |arguments: &[&str]| hardenctl(&[&["policy", "show"], arguments].concat()).1;

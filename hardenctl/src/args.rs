@@ -23,13 +23,14 @@ pub(crate) fn dns_label(text: &str) -> Result<String, String> {
     if plain && whole {
         return Ok(text.to_owned());
     }
-    Err("expected up to 63 small letters, digits and dashes, no dash first or last".to_owned())
+    Err("expected 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit"
+        .to_owned())
 }
 
 /// Reads the path of a folder that is there.
 pub(crate) fn directory(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_dir() { Ok(path) } else { Err("there is no such folder".to_owned()) }
+    if path.is_dir() { Ok(path) } else { Err("no such folder".to_owned()) }
 }
 
 /// How to print.

@@ -9,8 +9,11 @@ use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Violatio
 
 use crate::args::Format;
 use crate::manifest::{self, Content, Object};
-use crate::report::{Change, Finding, Report, Verdict};
+use crate::pod::title;
+use crate::report::{Change, Finding, Report, Verdict, is_news};
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
+use crate::table::{folded, hanging, width};
+use crate::warning::{self, Warning};
 use crate::{pod, policy_source, sarif};
 
 pub(crate) fn run(
@@ -18,6 +21,7 @@ pub(crate) fn run(
     profile: Option<&str>,
     format: Format,
     verbose: bool,
+    all: bool,
     namespace: &str,
     files: &[PathBuf],
 ) -> Result<ExitCode> {
@@ -30,7 +34,10 @@ pub(crate) fn run(
         reports.push(judge(object, namespace, &policy)?);
     }
     match format {
-        Format::Text => reports.iter().for_each(|report| print(report, verbose)),
+        Format::Text => {
+            let shown: Vec<String> = reports.iter().map(|report| text(report, verbose || all, all, width())).collect();
+            anstream::print!("{}", shown.concat());
+        }
         Format::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
         Format::Sarif => println!("{}", serde_json::to_string_pretty(&sarif::log(&reports))?),
     }
@@ -50,13 +57,15 @@ pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<
     match &object.content {
         Content::Oci(spec) => {
             let decided = judge_spec(spec, policy, &KernelSupport::assumed(), &Observations::none(None));
-            containers.push(verdict("", "", decided, Vec::new()));
+            let warnings = decided.as_ref().map(|admission| warning::of_spec(spec, admission)).unwrap_or_default();
+            containers.push(verdict("", "", decided, warnings));
         }
         Content::Pod { metadata, spec, handler } => {
             for judged in pod::containers(&namespace, &object.name, metadata, spec)? {
                 let decided =
                     judge_spec(&judged.spec, policy, &KernelSupport::assumed(), &Observations::none(Some(handler)));
-                containers.push(verdict(&judged.name, judged.list, decided, judged.warnings));
+                let warnings = warning::of_decided(&judged, &decided);
+                containers.push(verdict(&judged.name, judged.list, decided, warnings));
             }
         }
         Content::Class(_) | Content::Other => {}
@@ -65,12 +74,11 @@ pub(crate) fn judge(object: Object, namespace: &str, policy: &Policy) -> Result<
     Ok(Report { file, line, kind, name, namespace, containers })
 }
 
-fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings: Vec<String>) -> Verdict {
+fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings: Vec<Warning>) -> Verdict {
     let (name, list) = (name.to_owned(), list.to_owned());
     match decided {
         Ok(admission) => {
-            let is_news = |note: &&hardened_sandbox::Note| !note.field.starts_with("linux.");
-            let tightened = admission.notes().iter().filter(is_news);
+            let tightened = admission.notes().iter().filter(|note| is_news(note));
             let tightened =
                 tightened.map(|note| Change { field: note.field.clone(), change: note.change.clone() }).collect();
             let by = admission.by().to_owned();
@@ -92,40 +100,43 @@ fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings
     }
 }
 
-fn print(report: &Report, verbose: bool) {
+/// Columns before the second line of a paragraph, below its first word.
+const INDENT: usize = 9;
+
+/// A report for people: what is refused and what may break comes first.
+fn text(report: &Report, implied: bool, all: bool, width: usize) -> String {
     let Report { file, line, kind, name, namespace, containers } = report;
     let place = format!("{}:{line}", file.display());
-    if kind == "OCI spec" {
-        anstream::println!("{BOLD}{kind}{PLAIN} {DIM}{place}{PLAIN}");
-    } else {
-        anstream::println!("{BOLD}{kind} {namespace}/{name}{PLAIN} {DIM}{place}{PLAIN}");
-    }
+    let is_spec = kind == "OCI spec";
+    let object = if is_spec { kind.clone() } else { format!("{kind} {namespace}/{name}") };
+    let mut text = format!("{BOLD}{object}{PLAIN} {DIM}{place}{PLAIN}\n");
+    let mut add = |first: &str, rest: &str| text.push_str(&hanging(first, rest, INDENT, width));
     if containers.is_empty() {
-        anstream::println!("  {DIM}runs nothing{PLAIN}");
+        add("  ", &format!("{DIM}runs nothing{PLAIN}"));
     }
     for container in containers {
-        let what = match (container.list.as_str(), container.name.as_str()) {
-            ("", _) if kind == "OCI spec" => "container".to_owned(),
-            ("", _) => "sandbox (pause)".to_owned(),
-            (list, name) => format!("{list}[{name}]"),
-        };
-        // The sandbox is of interest where it is refused.
-        if container.admitted && container.list.is_empty() && kind != "OCI spec" {
+        let is_sandbox = container.list.is_empty() && !is_spec;
+        if is_sandbox && container.admitted && !all {
             continue;
         }
+        let what = if is_spec { "container".to_owned() } else { title(&container.list, &container.name) };
         let (colour, word) = if container.admitted { (GOOD, "admitted") } else { (BAD, "refused") };
-        anstream::println!("  {colour}{word:8}{PLAIN} {what} {DIM}by {}{PLAIN}", container.by);
+        add("  ", &format!("{colour}{word:8}{PLAIN} {what} {DIM}by {}{PLAIN}", container.by));
         for v in &container.violations {
-            anstream::println!("    {BAD}{}{PLAIN}: {}\n      {DIM}->{PLAIN} {}", v.field, v.problem, v.advice);
+            add("    ", &format!("{BAD}{}{PLAIN}: {}", v.field, v.problem));
+            add(&format!("      {DIM}->{PLAIN} "), &v.advice);
         }
-        for v in container.implied.iter().filter(|_| verbose) {
-            anstream::println!("    {DIM}and so{PLAIN} {}: {}", v.field, v.problem);
-        }
-        for change in &container.tightened {
-            anstream::println!("    {NOTE}tightened{PLAIN} {}: {}", change.field, change.change);
+        for v in container.implied.iter().filter(|_| implied) {
+            add(&format!("    {DIM}and so{PLAIN} "), &format!("{}: {}", v.field, v.problem));
         }
         for warning in &container.warnings {
-            anstream::println!("    {NOTE}may break{PLAIN} {warning}");
+            add(&format!("    {NOTE}may break{PLAIN} "), &format!("{}: {}", warning.field, warning.problem));
+            add(&format!("      {DIM}->{PLAIN} "), &warning.advice);
+        }
+        for change in &container.tightened {
+            let change = format!("{}: {}", change.field, folded(&change.change, all));
+            add(&format!("    {NOTE}tightened{PLAIN} "), &change);
         }
     }
+    text
 }

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tells what will be refused or tightened, without a node.
+    /// Tells what will be refused or tightened and what may break, without a node.
     ///
     /// Reads Kubernetes manifests (Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
     /// CronJob, List; several documents a file) and OCI config.json files. Exit code 0: all would
@@ -38,29 +38,35 @@ pub(crate) enum Command {
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
-        /// Judges all by this profile, whatever the policy's rules say: which could move to it?
+        /// Uses this profile for all containers instead of the policy's rules: which pods could move to it?
         #[arg(long)]
         profile: Option<String>,
-        /// Tells also what merely follows from privileged: true.
+        /// Also prints what follows from privileged: true.
         #[arg(long, short)]
         verbose: bool,
+        /// Also prints pause containers, long lists in full, and what --verbose does.
+        #[arg(long)]
+        all: bool,
         /// Manifests or config.json files; - for standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Prints the effective sandbox of each container of a manifest, and where each part comes from;
-    /// or what was decided of a container that runs here.
+    /// Prints the effective sandbox of each container of a manifest and where each part comes from,
+    /// or that of a container running on this node.
     Explain {
         #[command(flatten)]
         policy: PolicyPath,
-        /// Prints JSON.
+        /// Prints JSON, which always has everything.
         #[arg(long)]
         json: bool,
+        /// Also prints what is empty or as under runc, the pause container, and long lists in full.
+        #[arg(long)]
+        all: bool,
         /// Kubernetes namespace of manifests that name none.
         #[arg(long, short, default_value = "default", value_parser = dns_label)]
         namespace: String,
-        /// A container of this node, by its id or the beginning of it, after containerd's namespace
-        /// and a slash if need be.
+        /// A container on this node: its id or a unique prefix of it, optionally as NAMESPACE/ID with
+        /// containerd's namespace.
         #[arg(long, value_name = "ID", conflicts_with = "file")]
         container: Option<String>,
         /// A manifest or config.json; - for standard input.
@@ -88,7 +94,7 @@ pub(crate) enum Command {
         /// Prints node labels, for `kubectl label node NAME $(hardenctl doctor --labels)`.
         #[arg(long)]
         labels: bool,
-        /// Prints what is used of any kernel, and what becomes of it where it is missing.
+        /// Prints every kernel feature that is used, and what happens where it is missing.
         #[arg(long, conflicts_with_all = ["json", "labels"])]
         features: bool,
         #[command(flatten)]
@@ -112,13 +118,13 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
-            Self::Check { policy, format, json, namespace, profile, verbose, files } => {
+            Self::Check { policy, format, json, namespace, profile, verbose, all, files } => {
                 let format = if json { Format::Json } else { format };
-                check::run(&policy.policy, profile.as_deref(), format, verbose, &namespace, &files)
+                check::run(&policy.policy, profile.as_deref(), format, verbose, all, &namespace, &files)
             }
-            Self::Explain { json, container: Some(id), .. } => explain::running(&id, json),
-            Self::Explain { policy, json, namespace, file, container: None } => {
-                explain::run(&policy.policy, json, &namespace, &file.unwrap_or_default())
+            Self::Explain { json, all, container: Some(id), .. } => explain::running(&id, json, all),
+            Self::Explain { policy, json, all, namespace, file, container: None } => {
+                explain::run(&policy.policy, json, all, &namespace, &file.unwrap_or_default())
             }
             #[cfg(feature = "agent")]
             Self::Agent(agent) => agent.run(),

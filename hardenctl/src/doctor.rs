@@ -103,7 +103,7 @@ fn kernel(host: &KernelSupport) -> Vec<Finding> {
     let labelled = |label, what, found: String| Finding { label: Some(label), ..finding(what, found, State::Good, "") };
     vec![
         labelled("kernel", "kernel", release.trim().to_owned()),
-        finding("architecture", std::env::consts::ARCH, known, "no filter can be made; use x86_64 or aarch64"),
+        finding("architecture", std::env::consts::ARCH, known, "no seccomp filter for it; use x86_64 or aarch64"),
         labelled("landlock-abi", "Landlock ABI", host.landlock_abi.to_string()),
         labelled("lsm", "confinement", lsm.to_owned()),
         labelled("cgroup", "cgroups", cgroups.to_owned()),
@@ -126,13 +126,13 @@ fn lacking(feature: &Feature, best_effort: bool) -> Finding {
 
 fn confinement(host: &KernelSupport) -> Option<Finding> {
     if std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "0") {
-        let cost = "processes and files have their labels, and nothing is denied by them; run: setenforce 1";
+        let cost = "SELinux labels are set but not enforced; run: setenforce 1";
         return Some(finding("SELinux", "permissive", State::Reduced, cost));
     }
     let AppArmor::On(loaded) = &host.apparmor else { return None };
     let (found, state) =
         if loaded.contains(OWN_APPARMOR) { ("loaded", State::Good) } else { ("not loaded", State::Bad) };
-    Some(finding("AppArmor profile", found, state, "run: hardenctl install, which loads it"))
+    Some(finding("AppArmor profile", found, state, "run hardenctl install to load it"))
 }
 
 fn rights(host: &KernelSupport) -> Finding {
@@ -168,14 +168,14 @@ fn policy_files(folder: &Path, policy: Result<Policy, PolicyErrors>) -> Finding 
             let found =
                 format!("{}: {} rules, default {}", folder.display(), policy.rules().len(), policy.default_profile());
             if policy.default_profile() == BuiltIn::Compatible.name() {
-                const ADVICE: &str = "it gives the host's paths and namespaces to all pods, so whoever may create one is \
-                                      root on the node: move namespaces to baseline as `hardenctl check --profile \
-                                      baseline` says which can";
+                const ADVICE: &str = "it gives the host's paths and namespaces to all pods, so anyone who can create one \
+                                      is root on the node: `hardenctl check --profile baseline` tells which pods can move to \
+                                      baseline";
                 return finding("policy", found, State::Reduced, ADVICE);
             }
             finding("policy", found, State::Good, "")
         }
-        Err(errors) => finding("policy", errors.to_string(), State::Bad, "mend it: hardenctl policy lint"),
+        Err(errors) => finding("policy", errors.to_string(), State::Bad, "fix it: hardenctl policy lint"),
     }
 }
 
@@ -185,7 +185,7 @@ fn unserved(policy: &Policy) -> Vec<Finding> {
     let programs = std::env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let served: Vec<String> = programs.filter_map(|p| handler_of(&p.path()).map(str::to_owned)).collect();
     let is_served = |handlers: &Patterns| served.iter().any(|handler| handlers.matches(handler));
-    let cost = "it matches nothing: no program of that handler is in PATH; run: hardenctl install --handler NAME";
+    let cost = "it never matches: no shim for that handler is in PATH; run: hardenctl install --handler NAME";
     let rules = policy.rules().iter().filter(|rule| rule.handlers().is_some_and(|handlers| !is_served(handlers)));
     rules.map(|rule| finding("rule", rule.to_string(), State::Reduced, cost)).collect()
 }
@@ -204,8 +204,8 @@ fn print(findings: &[Finding], bad: bool) {
         }
     }
     if bad {
-        anstream::println!("{BAD}No container can be started here as things are.{PLAIN}");
+        anstream::println!("{BAD}No container can start on this node.{PLAIN}");
     } else {
-        anstream::println!("{GOOD}Containers can be started here.{PLAIN}");
+        anstream::println!("{GOOD}Containers can start on this node.{PLAIN}");
     }
 }

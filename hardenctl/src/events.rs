@@ -17,13 +17,13 @@ use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
 
 /// Lists what containers were denied, oldest first.
 ///
-/// A line for the first denial of a kind, the tenth, the hundredth and so on, and for the last. The records of a container
-/// are kept when it is gone.
+/// Repeated denials are listed at the 1st, 10th, 100th and so on, and when the container ends. Records outlive their
+/// container.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     #[command(flatten)]
     selection: Selection,
-    /// Waits for what comes.
+    /// Keeps waiting for new records.
     #[arg(long, short)]
     follow: bool,
     /// Prints each record as JSON, a line each.
@@ -38,11 +38,11 @@ pub(crate) struct Events {
 
 /// Tells why a pod was denied something, and what would allow it.
 ///
-/// The newest first. The lines of a policy are TOML, to be copied: NAME stands for a profile of your own, which a rule gives
-/// to the pod.
+/// Newest first. Policy lines are TOML, ready to copy: replace NAME by the name of your profile, and give that to the pod
+/// by a rule.
 ///
-/// With a question, it is answered for the pod's containers that run here, whether it was tried or not. Exit code 0: all is
-/// allowed; 1: something is not.
+/// With a question, answers it for the pod's containers that run on this node, whether or not it was tried. Exit code 0:
+/// everything is allowed; 1: something is not.
 #[derive(Debug, Args)]
 pub(crate) struct Why {
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) struct Why {
 #[derive(Debug, Args)]
 #[group(multiple = true)]
 struct Questions {
-    /// May it write to this file, or make or remove it? A path of the container's, without links.
+    /// May it write to, create or remove this file? A path inside the container, without symbolic links.
     #[arg(long, value_name = "PATH", value_parser = absolute)]
     write: Vec<PathBuf>,
     /// May it execute this program?
@@ -69,7 +69,7 @@ struct Questions {
     /// May it connect to this TCP port?
     #[arg(long, value_name = "PORT")]
     connect: Vec<u16>,
-    /// May it listen at this TCP port?
+    /// May it listen on this TCP port?
     #[arg(long, value_name = "PORT")]
     listen: Vec<u16>,
     /// May it make this system call?
@@ -106,7 +106,7 @@ impl Questions {
     }
 }
 
-/// Lists pods by how much they were denied.
+/// Lists pods by their number of denials.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     #[command(flatten)]
@@ -180,7 +180,7 @@ impl Why {
         }
         if records.is_empty() {
             anstream::println!(
-                "Nothing is recorded that {} was denied. {DIM}`hardenctl top` lists pods that were denied something; \
+                "No denials are recorded for {}. {DIM}`hardenctl top` lists pods that were denied something; \
                  `hardenctl explain --container ID` tells what a container may do.{PLAIN}",
                 printable(&self.pod)
             );
@@ -248,7 +248,7 @@ pub(crate) fn standings(name: &str, namespace: Option<&str>) -> Result<Vec<(Stri
     }
     if found.is_empty() {
         bail!(
-            "no pod or container of this runtime is called {name} on this node; `crictl ps` lists them, and root alone sees them"
+            "no pod or container of this runtime is called {name} on this node; `crictl ps` lists them; run this as root"
         );
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));

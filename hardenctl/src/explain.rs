@@ -6,49 +6,70 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use hardened_sandbox::policy::Policy;
-use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Sandbox, Summary, judge};
-use oci_spec::runtime::Spec;
+use hardened_sandbox::{Admission, KernelSupport, Note, Observations, Refusal, Sandbox, Summary, judge};
 
-use crate::facts::with_calls;
+use crate::facts::{Line, facts, table, with_calls};
 use crate::manifest::{self, Content};
-use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN, rows};
+use crate::report::is_news;
+use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN};
+use crate::table::{folded, hanging, width};
+use crate::warning::{self, Warning};
 use crate::{pod, policy_source};
 
-pub(crate) fn run(policy: &Path, json: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
+/// Columns before the second line of a paragraph, below its first word.
+const INDENT: usize = 7;
+
+/// A container of a manifest, and what was decided of it.
+struct Explained {
+    what: String,
+    is_sandbox: bool,
+    decided: Result<Admission, Refusal>,
+    warnings: Vec<Warning>,
+}
+
+pub(crate) fn run(policy: &Path, json: bool, all: bool, namespace: &str, file: &Path) -> Result<ExitCode> {
     let policy = policy_source::read(policy)?;
-    let mut all = Vec::new();
-    for object in manifest::read(&[file.to_owned()])? {
-        let (observed, specs): (Observations, Vec<(String, Spec)>) = match &object.content {
-            Content::Class(_) | Content::Other => continue,
-            Content::Oci(spec) => (Observations::none(None), vec![("container".to_owned(), (**spec).clone())]),
-            Content::Pod { metadata, spec, handler } => {
-                let namespace = object.namespace.as_deref().unwrap_or(namespace);
-                let containers = pod::containers(namespace, &object.name, metadata, spec)?;
-                let specs = containers.into_iter().map(|c| (describe(c.list, &c.name), c.spec)).collect();
-                (Observations::none(Some(handler)), specs)
-            }
-        };
-        for (what, spec) in specs {
-            all.push((
-                format!("{} {}: {what}", object.kind, object.name),
-                judge(&spec, &policy, &KernelSupport::assumed(), &observed),
-            ));
-        }
-    }
-    let refused = all.iter().any(|(_, decided)| decided.is_err());
+    let explained = decide(file, namespace, &policy)?;
+    let refused = explained.iter().any(|container| container.decided.is_err());
     if json {
-        let all: Vec<_> = all.iter().map(|(what, decided)| to_json(what, decided, &policy)).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        let json: Vec<_> = explained.iter().map(|container| to_json(container, &policy)).collect();
+        println!("{}", serde_json::to_string_pretty(&json)?);
     } else {
-        for (what, decided) in &all {
-            print(what, decided, &policy);
+        for container in explained.iter().filter(|c| all || !c.is_sandbox || c.decided.is_err()) {
+            anstream::print!("{}", text(container, &policy, all, width()));
         }
     }
     Ok(ExitCode::from(u8::from(refused)))
 }
 
+fn decide(file: &Path, namespace: &str, policy: &Policy) -> Result<Vec<Explained>> {
+    let kernel = KernelSupport::assumed();
+    let mut explained = Vec::new();
+    for object in manifest::read(&[file.to_owned()])? {
+        let title = |what: &str| format!("{} {}: {what}", object.kind, object.name);
+        match &object.content {
+            Content::Class(_) | Content::Other => {}
+            Content::Oci(spec) => {
+                let decided = judge(spec, policy, &kernel, &Observations::none(None));
+                let warnings = decided.as_ref().map(|admission| warning::of_spec(spec, admission)).unwrap_or_default();
+                explained.push(Explained { what: title("container"), is_sandbox: false, decided, warnings });
+            }
+            Content::Pod { metadata, spec, handler } => {
+                let namespace = object.namespace.as_deref().unwrap_or(namespace);
+                for judged in pod::containers(namespace, &object.name, metadata, spec)? {
+                    let decided = judge(&judged.spec, policy, &kernel, &Observations::none(Some(handler)));
+                    let warnings = warning::of_decided(&judged, &decided);
+                    let (what, is_sandbox) = (title(&judged.title()), judged.is_sandbox());
+                    explained.push(Explained { what, is_sandbox, decided, warnings });
+                }
+            }
+        }
+    }
+    Ok(explained)
+}
+
 /// What was decided of a container that runs on this node.
-pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
+pub(crate) fn running(id: &str, json: bool, all: bool) -> Result<ExitCode> {
     let folder = find(Path::new("/run/hardened"), id)?;
     let path = folder.join("admission.json");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -56,18 +77,24 @@ pub(crate) fn running(id: &str, json: bool) -> Result<ExitCode> {
         println!("{text}");
         return Ok(ExitCode::SUCCESS);
     }
-    let summary: Summary = serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+    let summary: Summary = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let name = folder.file_name().unwrap_or_default().display().to_string();
     let profiles = summary.profiles.join(" and ");
-    anstream::println!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
-    rows(&summary.sandbox);
-    for note in summary.notes {
-        anstream::println!("  {DIM}{note}{PLAIN}");
-    }
+    let title = format!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
+    anstream::print!("{}", hanging("", &title, INDENT, width()));
+    anstream::print!("{}", table(summary.sandbox.into_iter().map(Line::from), all, width()));
+    anstream::print!("{}", changes(&summary.notes, all, width()));
     for lost in summary.lost {
-        anstream::println!("  {NOTE}{lost}{PLAIN}");
+        anstream::print!("{}", hanging(&format!("  {NOTE}lost{PLAIN} "), &lost, INDENT, width()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was tightened.
+fn changes(notes: &[Note], all: bool, width: usize) -> String {
+    let notes = notes.iter().filter(|note| all || is_news(note));
+    let text = |note: &Note| format!("{}: {}", note.field, folded(&note.change, all));
+    notes.map(|note| hanging(&format!("  {NOTE}tightened{PLAIN} "), &text(note), INDENT, width)).collect()
 }
 
 /// The folder of the container that is called so, or whose name alone begins so.
@@ -83,7 +110,7 @@ fn find(root: &Path, id: &str) -> Result<PathBuf> {
     };
     let exact = called(true);
     match &*(if exact.is_empty() { called(false) } else { exact }) {
-        [] => bail!("no container of this runtime is called {id}; `crictl ps` or `ctr tasks ls` names them"),
+        [] => bail!("no container of this runtime is called {id}; `crictl ps` and `ctr tasks ls` list them"),
         [one] => Ok((*one).clone()),
         several => {
             let names: Vec<String> = several.iter().map(|path| name(path)).collect();
@@ -92,64 +119,84 @@ fn find(root: &Path, id: &str) -> Result<PathBuf> {
     }
 }
 
-fn describe(list: &str, name: &str) -> String {
-    if list.is_empty() { "sandbox (pause)".to_owned() } else { format!("{list}[{name}]") }
-}
-
-/// Each line of the sandbox, with the profiles that have it so.
-fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, String)> {
+/// Each line of the sandbox, with the profiles that have it so: none where it is the meet of several.
+fn lines(sandbox: &Sandbox, policy: &Policy) -> Vec<(String, String, Vec<String>)> {
     let of_profile: Vec<_> = sandbox
         .names()
         .iter()
         .filter_map(|name| policy.profile(name))
-        .map(|profile| {
-            (
-                format!("{} ({})", profile.name(), profile.origin()),
-                with_calls(profile.sandbox().describe(), profile.sandbox()),
-            )
-        })
+        .map(|profile| (format!("{} ({})", profile.name(), profile.origin()), facts(profile)))
         .collect();
-    with_calls(sandbox.describe(), sandbox)
-        .into_iter()
-        .enumerate()
-        .map(|(at, (key, value))| {
-            let from: Vec<&str> = of_profile
-                .iter()
-                .filter(|(_, lines)| lines.get(at).is_some_and(|(_, v)| *v == value))
-                .map(|(name, _)| name.as_str())
-                .collect();
-            let from =
-                if from.is_empty() { "all of them, and the pod's own wishes".to_owned() } else { from.join(", ") };
-            (key, value, from)
-        })
-        .collect()
+    let from = |at: usize, value: &str| {
+        let has_it = |lines: &Vec<(String, String)>| lines.get(at).is_some_and(|(_, v)| v == value);
+        of_profile.iter().filter(|(_, lines)| has_it(lines)).map(|(name, _)| name.clone()).collect()
+    };
+    let lines = with_calls(sandbox.describe(), sandbox).into_iter().enumerate();
+    lines.map(|(at, (key, value))| (key, value.clone(), from(at, &value))).collect()
 }
 
-fn print(what: &str, decided: &Result<Admission, Refusal>, policy: &Policy) {
-    match decided {
-        Ok(admission) => {
-            anstream::println!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}", admission.by());
-            for (key, value, from) in lines(admission.sandbox(), policy) {
-                anstream::println!("  {key:22} {value}  {DIM}{from}{PLAIN}");
-            }
-            let sets = admission.plan().capabilities;
-            anstream::println!("  {:22} {}", "effective capabilities", sets.effective);
-            for note in admission.notes() {
-                anstream::println!("  {DIM}{note}{PLAIN}");
-            }
+/// Where a line comes from, in words.
+fn origin(from: &[String]) -> String {
+    if from.is_empty() { "combined from the profiles and the pod's settings".to_owned() } else { from.join(", ") }
+}
+
+/// The system folders of the image that are read-only; none where all of it is, or none.
+fn system_folders(admission: &Admission) -> Vec<String> {
+    let system = &admission.bundle().system;
+    let alone = system.alone.iter().map(|folder| format!("{} itself", folder.display()));
+    system.whole.iter().map(|folder| folder.display().to_string()).chain(alone).collect()
+}
+
+fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> String {
+    let Explained { what, decided, warnings, .. } = container;
+    let admission = match decided {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            return format!("{BOLD}{what}{PLAIN}\n{}", hanging("  ", &format!("{BAD}{refusal}{PLAIN}"), 2, width));
         }
-        Err(refusal) => anstream::println!("{BOLD}{what}{PLAIN}\n  {BAD}{refusal}{PLAIN}"),
+    };
+    let mut text = hanging("", &format!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}", admission.by()), INDENT, width);
+    for warning in warnings {
+        let problem = format!("{}: {}", warning.field, warning.problem);
+        text.push_str(&hanging(&format!("  {NOTE}may break{PLAIN} "), &problem, INDENT, width));
+        text.push_str(&hanging(&format!("    {DIM}->{PLAIN} "), &warning.advice, INDENT, width));
     }
+    let profiles = admission.sandbox().names().len();
+    let line = |(key, value, from): (String, String, Vec<String>)| {
+        // What all of them have so needs no name.
+        let is_telling = all || from.len() != profiles;
+        Line { key, value, from: is_telling.then(|| origin(&from)) }
+    };
+    let mut lines: Vec<Line> = lines(admission.sandbox(), policy).into_iter().map(line).collect();
+    let sets = admission.plan().capabilities;
+    if all || sets.effective != admission.sandbox().capabilities() {
+        lines.push(Line::from(("effective capabilities".to_owned(), sets.effective.to_string())));
+    }
+    let folders = system_folders(admission);
+    if !folders.is_empty() {
+        lines.push(Line::from(("read-only folders".to_owned(), folders.join(", "))));
+    }
+    text.push_str(&table(lines, all, width));
+    text.push_str(&changes(admission.notes(), all, width));
+    text
 }
 
-fn to_json(what: &str, decided: &Result<Admission, Refusal>, policy: &Policy) -> serde_json::Value {
+fn to_json(container: &Explained, policy: &Policy) -> serde_json::Value {
+    let Explained { what, decided, warnings, .. } = container;
     match decided {
         Ok(admission) => {
             let lines: BTreeMap<String, serde_json::Value> = lines(admission.sandbox(), policy)
                 .into_iter()
-                .map(|(key, value, from)| (key, serde_json::json!({"value": value, "from": from})))
+                .map(|(key, value, from)| (key, serde_json::json!({"value": value, "from": origin(&from)})))
                 .collect();
-            serde_json::json!({"container": what, "by": admission.by(), "sandbox": lines, "notes": admission.notes()})
+            serde_json::json!({
+                "container": what,
+                "by": admission.by(),
+                "sandbox": lines,
+                "readOnlyFolders": system_folders(admission),
+                "notes": admission.notes(),
+                "warnings": warnings,
+            })
         }
         Err(refusal) => serde_json::json!({"container": what, "refused": refusal.to_string()}),
     }

@@ -19,6 +19,8 @@ mod report;
 mod sarif;
 mod score;
 mod style;
+mod table;
+mod warning;
 
 use std::process::ExitCode;
 

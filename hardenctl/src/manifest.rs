@@ -85,7 +85,7 @@ fn read_file(file: &Path) -> Result<Vec<Object>> {
         collect(file, line, value, &mut objects).with_context(place)?;
     }
     if objects.is_empty() {
-        bail!("{}: there is nothing in it; expected a manifest or an OCI config.json", file.display());
+        bail!("{}: it has no document; expected a manifest or an OCI config.json", file.display());
     }
     Ok(objects)
 }
@@ -167,9 +167,9 @@ fn part<T: DeserializeOwned>(value: &Value, path: &str) -> Result<Option<T>> {
     let Some(found) = path.split('.').try_fold(value, |value, key| value.get(key)) else { return Ok(None) };
     let mut unknown = Vec::new();
     let read = serde_ignored::deserialize(found, |field| unknown.push(format!("{path}.{field}").replace(".?", "")));
-    let read = read.with_context(|| format!("{path}: not what the API takes"))?;
+    let read = read.with_context(|| format!("{path}: not valid for the Kubernetes API"))?;
     if !unknown.is_empty() {
-        bail!("the API knows no {}", unknown.join(", "));
+        bail!("unknown to the Kubernetes API: {}", unknown.join(", "));
     }
     Ok(Some(read))
 }

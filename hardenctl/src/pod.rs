@@ -32,8 +32,36 @@ pub(crate) struct Judged {
     pub(crate) list: &'static str,
     pub(crate) name: String,
     pub(crate) spec: Spec,
-    /// What may break, though nothing is refused.
-    pub(crate) warnings: Vec<String>,
+    /// As the pod lists it; the sandbox is not listed.
+    pub(crate) container: Option<Container>,
+    /// Its user, where the pod names one.
+    pub(crate) uid: Option<u32>,
+    /// Sysctls that the pod sets.
+    pub(crate) sysctls: Vec<String>,
+    /// It asks for no filter of system calls, by a field of its own or of the pod's.
+    pub(crate) unconfined: bool,
+}
+
+impl Judged {
+    /// Whether it is the pod's own sandbox: nothing of the workload runs in it.
+    pub(crate) const fn is_sandbox(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// What a person calls it.
+    pub(crate) fn title(&self) -> String {
+        title(self.list, &self.name)
+    }
+
+    /// A field of it, as seen from the manifest.
+    pub(crate) fn field(&self, name: &str) -> String {
+        format!("spec.{}[{}].{name}", self.list, self.name)
+    }
+}
+
+/// What a person calls a container, by the list that it stands in.
+pub(crate) fn title(list: &str, name: &str) -> String {
+    if list.is_empty() { "sandbox (pause)".to_owned() } else { format!("{list}[{name}]") }
 }
 
 /// All containers of a pod, its sandbox first.
@@ -126,7 +154,8 @@ fn sandbox(identity: &BTreeMap<String, String>, pod: &PodSpec) -> Result<Judged>
         },
     });
     let spec = serde_json::from_value(spec).context("the sandbox's spec")?;
-    Ok(Judged { list: "", name: String::new(), spec, warnings: Vec::new() })
+    let (container, uid, sysctls, unconfined) = (None, None, Vec::new(), false);
+    Ok(Judged { list: "", name: String::new(), spec, container, uid, sysctls, unconfined })
 }
 
 fn judged(
@@ -176,9 +205,19 @@ fn judged(
             "readonlyPaths": if unmasked { &[] } else { READ_ONLY },
         },
     });
-    let warnings = warnings(container, &context, uid, capabilities, seccomp(pod, &context));
     let spec = serde_json::from_value(spec).with_context(|| format!("{list}[{}]", container.name))?;
-    Ok(Judged { list, name: container.name.clone(), spec, warnings })
+    let of_pod = pod.security_context.as_ref();
+    let named = context.run_as_user.or(of_pod.and_then(|c| c.run_as_user));
+    let sysctls = of_pod.and_then(|c| c.sysctls.as_ref());
+    Ok(Judged {
+        list,
+        name: container.name.clone(),
+        spec,
+        container: Some(container.clone()),
+        uid: named.and_then(|uid| u32::try_from(uid).ok()),
+        sysctls: sysctls.into_iter().flatten().map(|sysctl| sysctl.name.clone()).collect(),
+        unconfined: seccomp(pod, &context).is_some_and(|profile| profile.type_ == "Unconfined"),
+    })
 }
 
 fn capabilities(asked: Option<&Capabilities>, privileged: bool) -> CapabilitySet {
@@ -282,66 +321,4 @@ fn folder_of(mount: &VolumeMount, volume: Option<&Volume>) -> String {
         () => return format!("kubernetes.io~csi/{name}/mount"),
     };
     format!("kubernetes.io~{plugin}/{name}")
-}
-
-/// Programs that need what no sandbox gives, and what they need it for.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("strace", "ptrace, which is denied"),
-    ("gdb", "ptrace, which is denied"),
-    ("perf", "perf_event_open, which is denied"),
-    ("bpftrace", "bpf, which is denied"),
-    ("tcpdump", "raw sockets, which are denied"),
-    ("ping", "raw sockets, which are denied"),
-    ("sudo", "setuid, which gives nothing under no_new_privs"),
-    ("su", "setuid, which gives nothing under no_new_privs"),
-    ("mount", "the mount API, which is denied"),
-    ("unshare", "new namespaces, which are denied"),
-    ("chroot", "chroot, which is denied"),
-    ("dockerd", "mounts and namespaces, which are denied"),
-    ("apt-get", "writing below /usr, which is denied"),
-    ("apt", "writing below /usr, which is denied"),
-    ("apk", "writing below /usr, which is denied"),
-    ("dnf", "writing below /usr, which is denied"),
-    ("yum", "writing below /usr, which is denied"),
-    ("pip", "writing below /usr, which is denied, unless it installs elsewhere"),
-];
-
-fn warnings(
-    container: &Container,
-    context: &SecurityContext,
-    uid: i64,
-    capabilities: CapabilitySet,
-    seccomp: Option<&SeccompProfile>,
-) -> Vec<String> {
-    let mut all = Vec::new();
-    let words: Vec<&str> = container
-        .command
-        .iter()
-        .flatten()
-        .chain(container.args.iter().flatten())
-        .flat_map(|text| text.split(|c: char| c.is_whitespace() || matches!(c, ';' | '|' | '&' | '(' | ')')))
-        .map(|word| word.rsplit('/').next().unwrap_or(word))
-        .collect();
-    for (program, needs) in PROGRAMS.iter().filter(|(program, _)| words.contains(program)) {
-        all.push(format!("runs {program}, which needs {needs}"));
-    }
-    if context.allow_privilege_escalation == Some(true) {
-        all.push(
-            "allowPrivilegeEscalation: true has no effect: setuid programs and file capabilities give nothing"
-                .to_owned(),
-        );
-    }
-    let has_bind = capabilities.names().any(|name| name == "NET_BIND_SERVICE");
-    for port in container.ports.iter().flatten().map(|p| p.container_port).filter(|p| *p < 1024) {
-        if uid != 0 || !has_bind {
-            all.push(format!(
-                "port {port} is below 1024: uid {uid} can listen at it only where the node sets \
-                 net.ipv4.ip_unprivileged_port_start (containerd 2 does by default)"
-            ));
-        }
-    }
-    if seccomp.is_some_and(|profile| profile.type_ == "Unconfined") {
-        all.push("seccompProfile Unconfined has no effect: the profile's own filter applies".to_owned());
-    }
-    all
 }

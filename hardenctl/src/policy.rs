@@ -8,12 +8,14 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use hardened_node::policy_files;
 use hardened_sandbox::policy::{Policy, PolicyFile, Profile};
+use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::{Identity, Kind};
 
 use crate::args::{HANDLER, PolicyPath, dns_label};
-use crate::facts::{calls, facts};
+use crate::facts::{Line, calls, facts, table};
 use crate::policy_source::{check_path, parse, read};
-use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, rows};
+use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
+use crate::table::{rows, width};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -30,9 +32,12 @@ pub(crate) enum Command {
     Show {
         #[command(flatten)]
         policy: PolicyPath,
-        /// Prints JSON.
+        /// Prints JSON, which always has everything.
         #[arg(long)]
         json: bool,
+        /// Also prints what is empty or as under runc, the pause container's profile, and long lists in full.
+        #[arg(long)]
+        all: bool,
         /// Only this one.
         profile: Option<String>,
     },
@@ -53,6 +58,9 @@ pub(crate) enum Command {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
+        /// Also prints what is empty or as under runc, and long lists in full.
+        #[arg(long)]
+        all: bool,
         /// Kubernetes namespace.
         #[arg(long, value_parser = dns_label)]
         namespace: Option<String>,
@@ -83,13 +91,13 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Lint { paths, json } => lint(&paths, json),
-            Self::Show { policy, json, profile } => show(&read(&policy.policy)?, json, profile.as_deref()),
+            Self::Show { policy, json, all, profile } => show(&read(&policy.policy)?, json, all, profile.as_deref()),
             Self::Diff { json, before, after } => diff(&read(&before)?, &read(&after)?, json),
-            Self::Explain { policy, json, namespace, image, pod, container, handler, sandbox, privileged } => {
+            Self::Explain { policy, json, all, namespace, image, pod, container, handler, sandbox, privileged } => {
                 let kind = if sandbox { Kind::Sandbox } else { Kind::Container };
                 let (kind, handler) = (Some(kind), Some(handler));
                 let identity = Identity { namespace, image, pod, container, handler, kind, ..Identity::default() };
-                explain(&read(&policy.policy)?, &identity, privileged, json)
+                explain(&read(&policy.policy)?, &identity, privileged, json, all)
             }
             Self::Schema => {
                 let schema = schemars::schema_for!(PolicyFile);
@@ -157,7 +165,7 @@ fn lint(paths: &[PathBuf], json: bool) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!usable)))
 }
 
-fn show(policy: &Policy, json: bool, only: Option<&str>) -> Result<ExitCode> {
+fn show(policy: &Policy, json: bool, all: bool, only: Option<&str>) -> Result<ExitCode> {
     let chosen: Vec<&Profile> = policy.profiles().filter(|p| only.is_none_or(|name| p.name() == name)).collect();
     if chosen.is_empty() {
         let known: Vec<&str> = policy.profiles().map(Profile::name).collect();
@@ -171,9 +179,11 @@ fn show(policy: &Policy, json: bool, only: Option<&str>) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(ExitCode::SUCCESS);
     }
-    for profile in chosen {
+    // Nothing of a workload runs in a pod's own sandbox.
+    let is_pause = |profile: &Profile| profile.name() == BuiltIn::Pause.name();
+    for profile in chosen.into_iter().filter(|profile| all || only.is_some() || !is_pause(profile)) {
         anstream::println!("{BOLD}{}{PLAIN} {DIM}({}){PLAIN}", profile.name(), profile.origin());
-        rows(&facts(profile));
+        anstream::print!("{}", table(facts(profile).into_iter().map(Line::from), all, width()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -223,19 +233,19 @@ fn diff(before: &Policy, after: &Policy, json: bool) -> Result<ExitCode> {
     } else if changes.is_empty() {
         anstream::println!("no difference");
     } else {
-        rows(&changes);
+        anstream::print!("{}", rows(&changes, width()));
     }
     Ok(ExitCode::from(u8::from(!changes.is_empty())))
 }
 
-fn explain(policy: &Policy, identity: &Identity, privileged: bool, json: bool) -> Result<ExitCode> {
+fn explain(policy: &Policy, identity: &Identity, privileged: bool, json: bool, all: bool) -> Result<ExitCode> {
     let choice = policy.choose(identity, privileged);
     if json {
         let answer = serde_json::json!({"by": choice.to_string(), "profile": choice.profile.name()});
         println!("{}", serde_json::to_string_pretty(&answer).context("encode")?);
     } else {
         anstream::println!("{choice}");
-        rows(&facts(choice.profile));
+        anstream::print!("{}", table(facts(choice.profile).into_iter().map(Line::from), all, width()));
     }
     Ok(ExitCode::SUCCESS)
 }

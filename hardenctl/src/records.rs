@@ -67,7 +67,7 @@ impl Reader {
             Ok(entries) => entries,
             // Nothing was ever denied here.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!("{show} is root's to read: use sudo"),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!("only root can read {show}: use sudo"),
             Err(error) => return Err(error).with_context(|| format!("read {show}")),
         };
         let mut records = Vec::new();
@@ -113,7 +113,7 @@ impl Reader {
         }
         if lost > 0 {
             let path = printable(&path.display().to_string());
-            eprintln!("warning: {path}: passed over {lost} that are no records of this version of hardenctl");
+            eprintln!("warning: {path}: skipped {lost} lines that are not records of this version of hardenctl");
         }
         self.unreadable += lost;
         Ok(())
@@ -158,7 +158,7 @@ pub(crate) fn name_of(record: &Record) -> String {
 pub(crate) fn what(record: &Record) -> String {
     match record.operation.as_str() {
         "Syscall" => printable(&format!("{}({})", record.resource, record.args.join(", "))),
-        "AlertThreshold" => "kinds of denials that are not listed".to_owned(),
+        "AlertThreshold" => "kinds of denials not listed".to_owned(),
         _ => printable(&format!("{} {}", record.operation.to_lowercase(), record.resource)),
     }
 }

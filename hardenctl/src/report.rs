@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use hardened_sandbox::Reason;
+use hardened_sandbox::{Note, Reason};
 use serde::Serialize;
+
+use crate::warning::Warning;
 
 /// The verdict on one object.
 #[derive(Debug, Serialize)]
@@ -33,7 +35,7 @@ pub(crate) struct Verdict {
     /// What is changed without asking.
     pub(crate) tightened: Vec<Change>,
     /// What may break because of it.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,4 +50,10 @@ pub(crate) struct Finding {
 pub(crate) struct Change {
     pub(crate) field: String,
     pub(crate) change: String,
+}
+
+/// Whether a note is of what a program may notice. (Masks and the like are added to what clients other than the kubelet ask
+/// for.)
+pub(crate) fn is_news(note: &Note) -> bool {
+    !note.field.starts_with("linux.")
 }

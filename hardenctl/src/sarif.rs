@@ -30,7 +30,7 @@ pub(crate) fn log(reports: &[Report]) -> Value {
                 ));
             }
             for warning in &container.warnings {
-                results.push(result("may-break", "warning", format!("{}: {warning}", container.name)));
+                results.push(result("may-break", "warning", warning.to_string()));
             }
         }
     }
@@ -43,8 +43,8 @@ pub(crate) fn log(reports: &[Report]) -> Value {
                 "version": env!("CARGO_PKG_VERSION"),
                 "rules": [
                     {"id": "refused", "shortDescription": {"text": "The container would be refused"}},
-                    {"id": "tightened", "shortDescription": {"text": "Something is taken away without asking"}},
-                    {"id": "may-break", "shortDescription": {"text": "The program may miss what is taken away"}},
+                    {"id": "tightened", "shortDescription": {"text": "The container gets less than it asks for"}},
+                    {"id": "may-break", "shortDescription": {"text": "The program may need what the sandbox denies"}},
                 ],
             }},
             "results": results,

@@ -106,7 +106,7 @@ impl Score {
             return Ok(vec![of_profile(&policy, profile)?]);
         }
         let running = standings(target, self.namespace.as_deref())
-            .with_context(|| format!("{target} is no file and no profile"))?;
+            .with_context(|| format!("{target} is neither a file nor a profile"))?;
         Ok(running
             .iter()
             .map(|(id, standing)| {

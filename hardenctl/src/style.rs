@@ -12,11 +12,3 @@ pub(crate) const BOLD: &str = "\x1b[1m";
 pub(crate) const DIM: &str = "\x1b[2m";
 /// Back to normal.
 pub(crate) const PLAIN: &str = "\x1b[0m";
-
-/// Prints rows with their first columns aligned.
-pub(crate) fn rows(rows: &[(String, String)]) {
-    let width = rows.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
-    for (key, value) in rows {
-        anstream::println!("  {BOLD}{key:width$}{PLAIN}  {value}");
-    }
-}

@@ -64,6 +64,63 @@ fn a_pod_has_the_handler_of_its_runtime_class() {
 }
 
 #[test]
+fn what_matters_is_explained_and_all_of_it_on_demand() {
+    let explain = |arguments: &[&str]| {
+        let file = "runtimeclass/samples/allowed.yaml";
+        let policy = ["--policy", "configs/policy-example.toml", "--namespace", "shop"];
+        let (code, text, error) = hardenctl(&[&["explain"], &policy[..], arguments, &[file]].concat());
+        assert_eq!(code, 0, "{error}");
+        text
+    };
+    insta::assert_snapshot!("explain", explain(&[]));
+    let all = explain(&["--all"]);
+    assert!(all.contains("sandbox (pause)") && all.contains("limits  ") && !all.contains("--all"), "{all}");
+    // The sample's root file system is read-only as a whole.
+    let (_, folders, _) = hardenctl(&["explain", "--all", "runtimeclass/samples/tightened.yaml"]);
+    assert!(folders.contains("/usr itself") && !all.contains("/usr itself"), "{folders}");
+    // Programs get all of it in any case.
+    assert_eq!(explain(&["--json"]), explain(&["--json", "--all"]));
+    let profiles = |arguments: &[&str]| hardenctl(&[&["policy", "show"], arguments].concat()).1;
+    assert!(!profiles(&[]).contains("\npause") && profiles(&["--all"]).contains("\npause"));
+    assert!(profiles(&["pause"]).starts_with("pause"));
+    let check =
+        |arguments: &[&str]| hardenctl(&[&["check", "runtimeclass/samples/allowed.yaml"], arguments].concat()).1;
+    assert!(!check(&[]).contains("pause") && check(&["--all"]).contains("admitted sandbox (pause)"));
+    for text in [explain(&[]), all, profiles(&["--all"]), check(&["--all"])] {
+        assert!(!text.contains('\x1b'), "no colours where no terminal is: {text}");
+        // A setting stays in one piece.
+        let words = |line: &str| line.split_whitespace().count();
+        assert!(text.lines().all(|line| line.chars().count() <= 100 || words(line) < 4), "{text}");
+    }
+}
+
+#[test]
+fn a_warning_is_in_every_format_and_refuses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pod.yaml");
+    let spec = "{containers: [{name: web, image: x, command: [strace, ls]}]}";
+    std::fs::write(&file, format!("kind: Pod\nmetadata: {{name: pod}}\nspec: {spec}\n")).unwrap();
+    let check = |format| {
+        let (code, text, error) = hardenctl(&["check", "--format", format, file.to_str().unwrap()]);
+        assert_eq!(code, 0, "{error}");
+        text
+    };
+    let (what, how) =
+        ("spec.containers[web].command: runs strace: ptrace is denied", "capabilities.add = [\"SYS_PTRACE\"]");
+    let text = check("text");
+    assert!(text.contains(&format!("may break {what}")) && text.contains(how), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&check("json")).unwrap();
+    let warning = json[0]["containers"][1]["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with(what) && warning.contains(how), "{warning}");
+    let sarif: serde_json::Value = serde_json::from_str(&check("sarif")).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    let of_rule = |rule: &str| results.iter().find(|result| result["ruleId"] == rule).unwrap();
+    assert_eq!(of_rule("may-break")["level"], "warning");
+    assert!(of_rule("may-break")["message"]["text"].as_str().unwrap().ends_with(warning));
+    assert_eq!(of_rule("tightened")["level"], "note");
+}
+
+#[test]
 fn formats_are_what_they_say() {
     let file = "integration/manifests/hostile.yaml";
     let parse = |arguments: &[&str]| -> serde_json::Value { serde_json::from_str(&hardenctl(arguments).1).unwrap() };
@@ -106,7 +163,10 @@ fn lines_that_are_no_records_are_told_of() {
     std::fs::write(folder.path().join("ns@a.jsonl"), "no record\n{\"Version\":7}\n").unwrap();
     for command in ["events", "top"] {
         let (_, _, error) = hardenctl(&[command, "--events", folder.path().to_str().unwrap()]);
-        assert!(error.contains("ns@a.jsonl: passed over 2 that are no records of this version"), "{command}: {error}");
+        assert!(
+            error.contains("ns@a.jsonl: skipped 2 lines that are not records of this version"),
+            "{command}: {error}"
+        );
     }
 }
 

@@ -219,10 +219,10 @@ impl Filters {
     /// A call of another ABI, or one that is newer than this program.
     fn unknown(&self, call: &Call, own: bool, denying: &[&Operand]) -> Explanation {
         let reason = if own {
-            "a system call that is newer than this version of hardened, and in no profile: programs take ENOSYS for a \
-             kernel without it"
+            "a system call newer than this version of hardened, so it is in no profile: on ENOSYS programs behave as on an \
+             older kernel"
         } else {
-            "a call of another ABI of the kernel (i386, x32): its calls are other ones, which no profile names"
+            "a call of another ABI (i386, x32): its calls have other numbers, and profiles do not name them"
         };
         Explanation {
             call: format!("{}{}", if own { "" } else { "foreign " }, call.number),
@@ -260,20 +260,20 @@ pub(crate) const fn allows(word: u32) -> bool {
 fn reason(name: &str, call: &Call, denying: &[&Operand]) -> String {
     let known = if name == "socket" { Some(reason_for_socket(call)) } else { profile::reason_of_denial(name) };
     match known {
-        _ if denying.is_empty() => "kept by the profile's rules for TCP ports, or for execs".to_owned(),
+        _ if denying.is_empty() => "denied by the profile's rules for TCP ports or for execs".to_owned(),
         _ if denying.iter().all(|operand| operand.source == Source::Pod) => {
-            "not among the calls of the seccomp profile that the pod names".to_owned()
+            "not in the pod's seccomp profile".to_owned()
         }
         Some(reason) => reason.to_owned(),
-        None => "not among the calls that the profile allows".to_owned(),
+        None => "not allowed by the profile".to_owned(),
     }
 }
 
 const fn reason_for_socket(call: &Call) -> &'static str {
     match call.arguments[0] as u32 {
-        2 | 10 => "an IP protocol other than TCP, UDP and ping: the kernel's module for it is one more to attack",
-        16 => "netlink but its ROUTE protocol",
-        _ => "a family of sockets that few programs need: the kernel's module for it is one more to attack",
+        2 | 10 => "an IP protocol other than TCP, UDP and ping: its kernel module is additional attack surface",
+        16 => "a netlink protocol other than ROUTE",
+        _ => "a socket family that few programs need: its kernel module is additional attack surface",
     }
 }
 

@@ -109,7 +109,7 @@ impl Standing {
             "user",
             5,
             match (self.uid, self.user_namespace) {
-                (0, false) => (5, "root of the node, with what is left of its rights".to_owned()),
+                (0, false) => (5, "root of the node, with the capabilities that are left".to_owned()),
                 (0, true) => (1, "root of a user namespace".to_owned()),
                 (uid, _) => (0, format!("uid {uid}")),
             },
@@ -154,7 +154,7 @@ impl Standing {
         add("abstract sockets", 1, own(if sockets { (1, "any") } else { (0, "of the sandbox") }));
         let labelled = !plan.apparmor.is_empty() || plan.selinux.is_some();
         add("AppArmor, SELinux", 3, own(if labelled { (0, "on") } else { (3, "none on this node") }));
-        add("denials", 1, own(if plan.seccomp.explains() { (0, "told of") } else { (1, "not told of") }));
+        add("denials", 1, own(if plan.seccomp.explains() { (0, "reported") } else { (1, "not reported") }));
         all
     }
 }

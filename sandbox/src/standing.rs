@@ -96,24 +96,8 @@ impl Standing {
     /// Whether a file may be written to, made or removed. The path is the container's, without symbolic links.
     #[must_use]
     pub fn write(&self, path: &Path) -> Answer {
-        if let Some(no) = self.hidden(path) {
+        if let Some(no) = self.kept_by_landlock(path) {
             return no;
-        }
-        let landlock = self.plan.landlock.as_ref();
-        if let Some(tree) = landlock.and_then(|plan| within(path, &plan.no_write)) {
-            return Answer::no(format!("nothing below {} can be written", tree.display()), self.line("files.no-write"));
-        }
-        // Landlock grants trees, and so all that is beside them one by one.
-        let kept = landlock.into_iter().flat_map(|plan| plan.no_write.iter().chain(&plan.hidden));
-        let parent = path.parent().unwrap_or(path);
-        if let Some(tree) = kept.filter(|tree| *tree != parent).find(|tree| tree.starts_with(parent)) {
-            let because = format!(
-                "nothing is made or removed in {} itself, where {} is kept; files that were there when it started can be \
-                 written to",
-                parent.display(),
-                tree.display()
-            );
-            return Answer::no(because, self.line("files.no-write and files.hidden without it"));
         }
         let masks = self.plan.masks.iter().flat_map(|masks| masks.masked.iter().chain(&masks.read_only));
         if let Some(mask) = masks.rev().find(|mask| path.starts_with(mask)) {
@@ -124,29 +108,61 @@ impl Standing {
         if let Some(mount) = self.mount_of(path) {
             let at = mount.at.display();
             return if mount.read_only {
-                let setting = "the volume without readOnly in the pod, where the profile has it writable".to_owned();
+                let setting = "remove readOnly from the volume mount; the profile must grant it read-write".to_owned();
                 Answer::no(format!("what is mounted at {at} is read-only"), setting)
             } else {
                 Answer::yes(&format!("what is mounted at {at} is writable"))
             };
         }
         if self.root_read_only {
-            let setting =
-                "the pod without readOnlyRootFilesystem, the profile without files.read-only-root; or a volume there";
+            let setting = "remove readOnlyRootFilesystem from the pod and files.read-only-root from the profile, or mount a volume there";
             return Answer::no("the root file system is read-only", setting.to_owned());
         }
-        let alone = self.system.alone.iter().any(|folder| path == folder || path.parent() == Some(folder));
-        if alone || within(path, &self.system.whole).is_some() {
-            let because = "programs and libraries of the image are read-only";
-            return Answer::no(because, self.line("files.system = \"writable\""));
+        self.kept_as_system(path).unwrap_or_else(|| Answer::yes("the container may change the image's files"))
+    }
+
+    /// Why a file cannot be written to, made or removed that the pod's own fields leave writable: what surprises who
+    /// comes from another runtime. `None` where it can be, or where the pod or every runtime keeps it.
+    #[must_use]
+    pub fn kept_by_profile(&self, path: &Path) -> Option<Answer> {
+        let of_image = self.mount_of(path).is_none() && !self.root_read_only;
+        self.kept_by_landlock(path).or_else(|| self.kept_as_system(path).filter(|_| of_image))
+    }
+
+    fn kept_by_landlock(&self, path: &Path) -> Option<Answer> {
+        if let Some(no) = self.hidden(path) {
+            return Some(no);
         }
-        Answer::yes("the image's own files are the container's to change")
+        let plan = self.plan.landlock.as_ref()?;
+        if let Some(tree) = within(path, &plan.no_write) {
+            let because = format!("nothing below {} can be written", tree.display());
+            return Some(Answer::no(because, self.line("files.no-write")));
+        }
+        // Landlock grants trees, and so all that is beside them one by one.
+        let mut kept = plan.no_write.iter().chain(&plan.hidden);
+        let parent = path.parent().unwrap_or(path);
+        let tree = kept.find(|tree| *tree != parent && tree.starts_with(parent))?;
+        let because = format!(
+            "files cannot be created or removed directly in {}, because {} is protected; files that existed at start can be \
+             written to",
+            parent.display(),
+            tree.display()
+        );
+        Some(Answer::no(because, self.line("files.no-write and files.hidden, without that path")))
+    }
+
+    fn kept_as_system(&self, path: &Path) -> Option<Answer> {
+        let alone = self.system.alone.iter().any(|folder| path == folder || path.parent() == Some(folder));
+        (alone || within(path, &self.system.whole).is_some()).then(|| {
+            let because = "programs and libraries of the image are read-only";
+            Answer::no(because, self.line("files.system = \"writable\""))
+        })
     }
 
     /// Whether a file may be read.
     #[must_use]
     pub fn read(&self, path: &Path) -> Answer {
-        self.hidden(path).unwrap_or_else(|| Answer::yes("nothing keeps files there from being read"))
+        self.hidden(path).unwrap_or_else(|| Answer::yes("nothing restricts reading there"))
     }
 
     /// Whether a program may be executed.
@@ -164,7 +180,7 @@ impl Standing {
         }
         match self.mount_of(path).filter(|mount| mount.no_execute) {
             Some(mount) => Answer::no(format!("what is mounted at {} is noexec", mount.at.display()), None),
-            None => Answer::yes("nothing keeps programs there from being executed"),
+            None => Answer::yes("nothing restricts executing programs there"),
         }
     }
 
@@ -178,12 +194,12 @@ impl Standing {
             (landlock.and_then(|plan| plan.bind_tcp.as_ref()), "network.bind-tcp")
         };
         match ports {
-            None => Answer::yes("there are no rules for TCP ports; NetworkPolicy may have some"),
-            Some(ports) if ports.contains(&port) => Answer::yes("the port is among those of the rules"),
+            None => Answer::yes("the profile has no rules for TCP ports; a NetworkPolicy may"),
+            Some(ports) if ports.contains(&port) => Answer::yes("the port is in the profile's list"),
             Some(ports) => {
                 let all: Vec<String> = ports.iter().map(ToString::to_string).collect();
                 let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
-                Answer::no(format!("the ports of {key} are {all}"), self.line(key))
+                Answer::no(format!("{key} allows: {all}"), self.line(key))
             }
         }
     }
@@ -197,7 +213,7 @@ impl Standing {
         let number = arch.number(name).ok_or_else(|| format!("{name} is no system call of this node"))?;
         let call = Call { number, arch: arch.audit(), arguments: [0; 6] };
         if self.plan.seccomp.answer(&call).is_some_and(allows) {
-            return Ok(Answer::yes("the filter lets it through; arguments may decide besides"));
+            return Ok(Answer::yes("the filter allows it; arguments may matter too"));
         }
         let explained = self.filters.explain(&call);
         Ok(Answer::no(format!("{}: {}", explained.denied_by.join("; "), explained.reason), explained.setting))

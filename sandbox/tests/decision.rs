@@ -153,7 +153,7 @@ fn a_list_of_devices_that_takes_back_is_not_misread() {
             json!([{"allow": false, "access": "rwm"}, rule(true, "rwm"), rule(false, "w")]);
     });
     let (_, text) = refusal(asked, &host(), &Observations::default());
-    assert!(text.contains("a rule denies what one before it allows"), "{text}");
+    assert!(text.contains("a rule denies what an earlier one allows"), "{text}");
 }
 
 #[test]

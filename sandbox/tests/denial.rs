@@ -144,6 +144,6 @@ fn what_the_policy_says_is_not_told_is_answered_by_the_kernel() {
     for deny in ["[\"sendmsg\"]", "[\"sendmsg\", \"read\"]"] {
         let off = admit(&format!("default = \"q\"\nprofile.q.seccomp.deny = {deny}"), |_| {});
         assert!(!off.plan().seccomp.explains(), "{deny}");
-        assert!(off.notes().iter().any(|note| note.to_string().contains("not told of")), "{:?}", off.notes());
+        assert!(off.notes().iter().any(|note| note.to_string().contains("not reported")), "{:?}", off.notes());
     }
 }

@@ -480,7 +480,7 @@ fn a_digest_with_a_wildcard_is_warned_of() {
         parse(&[&rule]).unwrap().warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(warnings(&format!("sha256:{}", "ab".repeat(32))), Vec::<String>::new());
-    assert!(warnings("sha256:*").iter().any(|w| w.contains("more images than one may be privileged")));
+    assert!(warnings("sha256:*").iter().any(|w| w.contains("it may match several images")));
 }
 
 #[test]
@@ -584,11 +584,11 @@ fn what_gives_away_more_than_it_seems_to_is_warned_of() {
         assert_eq!(
             found,
             [format!(
-                "policy.toml:1:10: profile x: host.paths grants {owns} read-write: whoever may write there owns the node"
+                "policy.toml:1:10: profile x: host.paths grants {owns} read-write: anyone who can write there is root on the node"
             )]
         );
     }
-    assert!(warnings("other-paths = \"read-only\"")[0].contains("promises nothing"));
+    assert!(warnings("other-paths = \"read-only\"")[0].contains("protects nothing"));
 }
 
 /// Edits of which profiles are made. One of them at least changes each field of a sandbox.

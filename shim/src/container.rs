@@ -165,7 +165,7 @@ impl Container {
         });
         match watched {
             Ok(handle) => *self.oom.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle),
-            Err(error) => log::warn!("OOM kills of {} will not be told: {error:#}", self.id),
+            Err(error) => log::warn!("OOM events of {} will not be reported: {error:#}", self.id),
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
     } else {
         policy_files::check_named(Path::new(&folder)).map_err(|problem| {
             Fault::state(format!(
-                "hardened: the policy folder {folder} that the runtime's options name cannot be used: {problem} -> mend \
+                "hardened: the policy folder {folder} that the runtime's options name cannot be used: {problem} -> fix \
                  ConfigPath in containerd's configuration"
             ))
         })?;
@@ -50,7 +50,7 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
     };
     policy_files::load(Path::new(folder), policy_files::Trust::Root, arch).map_err(|errors| {
         Fault::state(format!(
-            "hardened: the node's policy cannot be used, so no container is started: {errors} -> mend it; `hardenctl \
+            "hardened: the node's policy cannot be used, so no container is started: {errors} -> fix it; `hardenctl \
              policy lint` checks it"
         ))
     })

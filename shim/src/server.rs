@@ -98,6 +98,6 @@ async fn finished(shim: &Shim) -> Result<()> {
         if shim.is_empty() {
             return Ok(());
         }
-        log::warn!("a signal asks the shim to end, and containers still run: it stays");
+        log::warn!("ignored a signal to end: containers still run");
     }
 }

@@ -33,7 +33,7 @@ impl Shim {
         {
             let mut tables = self.tables();
             if tables.containers.contains_key(&id) || tables.creating.contains(&id) {
-                return Err(Fault::new(Code::ALREADY_EXISTS, format!("there is a container {id} already")));
+                return Err(Fault::new(Code::ALREADY_EXISTS, format!("container {id} exists already")));
             }
             tables.creating.push(id.clone());
         }

@@ -116,7 +116,9 @@ impl Applied {
                 symlink(path, Path::new(target))?;
             }
             Some(Content::Link(now)) if now == Path::new(target) => self.tell("unchanged", path),
-            Some(_) => bail!("{}: there already, and not ours; choose another name", path.display()),
+            Some(_) => {
+                bail!("{} exists already and was not installed by hardened; choose another name", path.display())
+            }
         }
         self.record.files.insert(path.to_owned(), link.hash());
         Ok(())
@@ -258,7 +260,7 @@ mod tests {
         assert!(!old.exists() && new.exists() && fs::read(&link).unwrap() == b"x");
         assert_eq!(applied.record.state(&link), "installed");
         let error = applied.link(&new, "link").unwrap_err().to_string();
-        assert!(error.contains("not ours"), "{error}");
+        assert!(error.contains("not installed by hardened"), "{error}");
         applied.take_back().unwrap();
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
         assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o777, 0o600);

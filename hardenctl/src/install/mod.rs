@@ -36,16 +36,16 @@ fn program(handler: &str) -> String {
 /// What all three take.
 #[derive(Debug, Args)]
 pub(crate) struct Node {
-    /// The node's file system, where it is not this one's `/`: /host in a pod that mounts it.
+    /// Where the node's root file system is mounted: / on the node itself, /host in the installer's pod.
     #[arg(long, value_name = "DIR", default_value = "/", value_parser = directory)]
     root: PathBuf,
     /// Folder of the binary; containerd must have it in its PATH.
     #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
     bin_dir: PathBuf,
-    /// containerd's configuration. Default: that of k3s, RKE2 or containerd, whichever is there.
+    /// containerd's configuration. Default: that of k3s, RKE2 or containerd, whichever exists.
     #[arg(long, value_name = "FILE")]
     containerd_config: Option<PathBuf>,
-    /// containerd, which checks its configuration before and after.
+    /// containerd's program, which is run to check the configuration before and after.
     #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
     containerd: PathBuf,
     /// Prints JSON.
@@ -56,18 +56,18 @@ pub(crate) struct Node {
 /// How containerd is restarted.
 #[derive(Debug, Args)]
 pub(crate) struct Restart {
-    /// Restarts containerd, and takes everything back where it does not come up.
+    /// Restarts containerd, and undoes all changes if it does not come up.
     #[arg(long)]
     restart: bool,
-    /// What restarts it. Default: systemctl restart of containerd, k3s or rke2.
+    /// Command that restarts it. Default: systemctl restart of containerd, k3s or rke2.
     #[arg(long, value_name = "COMMAND", requires = "restart")]
     restart_command: Option<String>,
-    /// containerd's socket: it is up when it takes a connection.
+    /// containerd's socket: containerd is up once it accepts a connection there.
     #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
     address: PathBuf,
 }
 
-/// Puts hardened on this node: binary, policy, containerd's configuration.
+/// Installs hardened on this node: binary, policy, containerd's configuration.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     #[command(flatten)]
@@ -77,13 +77,13 @@ pub(crate) struct Install {
     /// The binary to install. Default: the one beside this program.
     #[arg(long, value_name = "FILE")]
     shim: Option<PathBuf>,
-    /// A runtime handler besides `hardened`, which rules of the policy tell apart by `handler`.
-    /// Several by several of these; those of an earlier install stay.
+    /// A runtime handler in addition to `hardened`; policy rules match it by `handler`. May be
+    /// repeated. Handlers of an earlier install stay.
     #[arg(long = "handler", value_name = "NAME", value_parser = dns_label)]
     handlers: Vec<String>,
 }
 
-/// Takes hardened off this node again. Policy files that a person has edited stay.
+/// Uninstalls hardened from this node. Policy files that were edited stay.
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub(crate) struct Uninstall {
     restart: Restart,
 }
 
-/// Tells what of hardened is on this node. Exit code 0: all of it, as installed; 1: not.
+/// Shows which of hardened's files are on this node. Exit code 0: all, as installed; 1: some are missing or changed.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -195,19 +195,23 @@ impl Install {
             applied.keep(&node.record())
         })();
         if let Err(error) = done {
-            let what = if applied.changed() { "everything was put back as it was" } else { "nothing was changed" };
+            let what = if applied.changed() { "all changes were undone" } else { "nothing was changed" };
             let changed = applied.changed();
             applied.take_back().context("putting everything back")?;
             let mut error = error.context(what);
             if changed && let Err(again) = self.restart.run(&layout, &node.root) {
-                error = error.context(format!("containerd does not start as it was before either: {again:#}"));
+                error = error
+                    .context(format!("containerd does not start with the previous configuration either: {again:#}"));
             }
             return Err(error);
         }
         report(node.json, &applied.told());
         if !node.json {
             if checker.is_none() {
-                anstream::println!("{NOTE}not checked{PLAIN} {}: it is made anew at each start", layout.describe());
+                anstream::println!(
+                    "{NOTE}not checked{PLAIN} {}: k3s and RKE2 write it again at each start",
+                    layout.describe()
+                );
             }
             next_steps(&layout, applied.changed() && !self.restart.restart);
         }
@@ -243,7 +247,7 @@ impl Uninstall {
         })();
         if let Err(error) = done {
             applied.take_back().context("putting everything back")?;
-            return Err(error.context("everything was put back as it was"));
+            return Err(error.context("all changes were undone"));
         }
         report(node.json, &applied.told());
         Ok(ExitCode::SUCCESS)

@@ -137,7 +137,7 @@ fn questions_are_answered_as_the_container_finds_it(c: &Containerd) -> Result<()
     for words in [
         "write /bin/x: no, programs and libraries",
         "profile.asked.files.system = \"writable\"",
-        "network.connect-tcp are 443",
+        "network.connect-tcp allows: 443",
     ] {
         ensure!(text.contains(words), "{words}: {text}");
     }
@@ -417,7 +417,7 @@ fn a_pod_that_fails_of_a_denial_is_told_so(cri: &Cri) -> Result<()> {
     })?;
     let why = hardenctl(&["why", "-n", "shop", &name])?.ok()?.text();
     ensure!(why.contains("unshare") && why.contains(&format!("shop/{name} server")), "{why}");
-    ensure!(hardenctl(&["why", "-n", "elsewhere", &name])?.ok()?.text().contains("Nothing is recorded"));
+    ensure!(hardenctl(&["why", "-n", "elsewhere", &name])?.ok()?.text().contains("No denials are recorded"));
     pod.remove()
 }
 

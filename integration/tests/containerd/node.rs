@@ -116,7 +116,7 @@ fn the_runtime_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
                   ! grep -r hardened /etc/containerd; echo done";
     let out = on_a_node(c, script)?.ok()?;
     let text = out.text();
-    ensure!(text.ends_with("done") && text.contains("Containers can be started here."), "{text}");
+    ensure!(text.ends_with("done") && text.contains("Containers can start on this node."), "{text}");
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn another_handler_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
         "/usr/local/bin/containerd-shim-strict-v1\n",
         "io.containerd.strict.v1",
         "profile restricted",
-        "it matches nothing: no program of that handler",
+        "it never matches: no shim for that handler",
     ] {
         ensure!(text.contains(words), "{words} is not in {text}");
     }
@@ -157,7 +157,7 @@ fn an_install_that_containerd_does_not_survive_is_taken_back(c: &Cri) -> Result<
                   --restart-command '! grep -rq hardened /etc/containerd'; then exit 9; fi; \
                   cat /etc/containerd/config.toml; ls /etc/hardened /var/lib/hardened /usr/local/bin/containerd-shim-hardened-v1 || true";
     let out = on_a_node(c, script)?.ok()?;
-    ensure!(out.stderr.contains("everything was put back as it was"), "{out:?}");
+    ensure!(out.stderr.contains("all changes were undone"), "{out:?}");
     ensure!(out.text().starts_with("version = 2") && !out.text().contains("policy.toml"), "{out:?}");
     ensure!(out.stderr.contains("cannot access '/usr/local/bin/containerd-shim-hardened-v1'"), "{out:?}");
     // And it is kept where containerd comes up.

@@ -67,8 +67,8 @@ fn a_label_that_is_asked_for_is_on_init_and_exec(c: &Containerd) -> Result<()> {
 
 fn labels_that_a_pod_may_not_have_are_refused(c: &Containerd) -> Result<()> {
     for (label, words) in [
-        ("system_u:system_r:spc_t:s0", "not one of the types that may be had"),
-        ("system_u:system_r:kernel_t:s0", "not one of the types that may be had"),
+        ("system_u:system_r:spc_t:s0", "not one of the allowed types"),
+        ("system_u:system_r:kernel_t:s0", "not one of the allowed types"),
         ("root:sysadm_r:container_t:s0", "user and role are system_u:system_r"),
         ("system_u:system_r:container_t:s0:c99999", "is no label of this node's SELinux policy"),
         ("system_u:system_r:container_kvmm_t:s0", "is no label of this node's SELinux policy"),

@@ -51,7 +51,7 @@ pub fn check_named(folder: &Path) -> Result<(), String> {
     for above in real.ancestors().skip(1) {
         let found = above.metadata().map_err(|error| format!("{}: {error}", above.display()))?;
         if found.uid() != 0 || found.mode() & 0o022 != 0 {
-            return Err(format!("others than root may write to {}, which it lies in", above.display()));
+            return Err(format!("users other than root may write to {}, which contains it", above.display()));
         }
     }
     Ok(())

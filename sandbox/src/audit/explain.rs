@@ -153,7 +153,7 @@ impl Denial {
 
     fn of_profile(&self) -> (String, Option<String>) {
         if matches!(self.policy.as_str(), "hardened" | "hardened-raw") {
-            let setting = "a rule in /etc/apparmor.d/local/hardened, where no `deny` of the profile stands against it";
+            let setting = "a rule in /etc/apparmor.d/local/hardened, unless a `deny` rule of the profile overrides it";
             return ("the runtime's own AppArmor profile has no rule for it".to_owned(), Some(setting.to_owned()));
         }
         let because = "the AppArmor profile that the pod asks for has no rule for it";
@@ -166,7 +166,7 @@ impl Denial {
         let rights = self.rights.join(" ");
         let (from, to) = (kind(&self.policy), kind(&self.target));
         let setting = format!("a module of SELinux' policy: allow {from} {to}:{class} {{ {rights} }};");
-        ("the node's SELinux policy has no rule for it, or the pod's categories are others".to_owned(), Some(setting))
+        ("the node's SELinux policy has no rule for it, or the pod has other categories".to_owned(), Some(setting))
     }
 
     /// Asks what was decided of the container; the last word is the kernel's.
@@ -174,8 +174,8 @@ impl Denial {
         let no =
             |because: &str, setting: Option<String>| Answer { allowed: false, because: because.to_owned(), setting };
         if ruleset == Ruleset::Exec {
-            let setting = standing.line("exec.hidden and exec.read-only without it");
-            return no("execs are denied it by the profile's rules for them", Some(setting));
+            let setting = standing.line("exec.hidden and exec.read-only, without that path");
+            return no("the profile's rules for execs deny it", Some(setting));
         }
         let path = Path::new(&self.object);
         let right = self.rights.first().map_or("", String::as_str);
@@ -185,19 +185,19 @@ impl Denial {
             "fs.read_file" | "fs.read_dir" => standing.read(path),
             "fs.write_file" | "fs.truncate" => standing.write(path),
             "fs.ioctl_dev" => {
-                no("device ioctls are for the devices that it is given", Some(standing.line("host.devices")))
+                no("device ioctls are allowed on the container's own devices only", Some(standing.line("host.devices")))
             }
-            "fs.change_topology" => no("nothing in a sandbox of Landlock mounts", None),
+            "fs.change_topology" => no("no process in a Landlock sandbox can mount", None),
             // The path is that of the folder, and the name in it is not told.
             _ if right.starts_with("fs.") => standing.write(&path.join("*")),
             "net.bind_tcp" => standing.port(port, false),
             "net.connect_tcp" => standing.port(port, true),
             "scope.abstract_unix_socket" => no(
-                "abstract sockets outside of the sandbox are not connected to",
+                "abstract sockets outside the sandbox cannot be connected to",
                 Some(standing.line("network.abstract-sockets = true")),
             ),
-            "scope.signal" => no("a process signals only what is in its own sandbox or in one inside of it", None),
-            "ptrace" => no("a process traces only what is in its own sandbox or in one inside of it", None),
+            "scope.signal" => no("a process can signal only processes in its own sandbox or in one nested in it", None),
+            "ptrace" => no("a process can trace only processes in its own sandbox or in one nested in it", None),
             _ => no("a right that is newer than this version of hardened", None),
         };
         if answer.allowed {

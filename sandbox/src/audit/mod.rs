@@ -66,7 +66,7 @@ pub enum Event {
 
 /// A record of a type that is known, whose text is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an audit record of type {0} has not the form that this version knows")]
+#[error("an audit record of type {0} has a form that this version does not know")]
 pub struct Malformed(pub u16);
 
 /// Reads a record, as the kernel multicasts it. None where it tells of nothing that was denied.

@@ -76,15 +76,15 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, violations: &mut Vec<V
     for node in request.devices.iter().filter(is_in_mount) {
         violations.push(Violation::invalid(
             format!("linux.devices[{}]", node.path.display()),
-            "would be made in a volume, or in another file system than /dev",
-            "give it a path of its own in /dev",
+            "would be created in a volume, or in a file system other than /dev",
+            "give it a distinct path in /dev",
         ));
     }
     let mut after_grants = request.device_rules.iter().skip_while(|rule| !rule.allow || rule.access == "m");
     if after_grants.any(|rule| !rule.allow) {
         violations.push(Violation::invalid(
             "linux.resources.devices",
-            "a rule denies what one before it allows, and only lists of what is allowed are taken",
+            "a rule denies what an earlier one allows; only allow-lists are supported",
             "leave both out",
         ));
     }

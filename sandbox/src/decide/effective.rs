@@ -46,7 +46,7 @@ pub(crate) fn effective(
                 Violation::invalid(
                     "linux.seccomp",
                     error.to_string(),
-                    "use seccompProfile RuntimeDefault, or mend the Localhost profile",
+                    "use seccompProfile RuntimeDefault, or fix the Localhost profile",
                 )
                 .of_container("securityContext.seccompProfile"),
             ),
@@ -84,7 +84,7 @@ fn check_kernel(
     if kernel.landlock_abi == 0 && !demands.is_empty() && identity.kind != Some(Kind::Sandbox) {
         violations.push(Violation::unsupported(
             "node",
-            format!("the kernel offers no Landlock, which alone keeps {}", demands.join(", ")),
+            format!("the kernel offers no Landlock, which alone can enforce {}", demands.join(", ")),
             "boot Linux 5.19 or newer with landlock in its lsm= list, or take that out of the profile and the annotations",
         ));
     }

@@ -187,7 +187,7 @@ fn check_selinux(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSup
     }
     if !has_type(label, sandbox) {
         refuse(
-            format!("{label}: {kind:?} is not one of the types that may be had: {}", SELINUX_TYPES.join(", ")),
+            format!("{label}: {kind:?} is not one of the allowed types: {}", SELINUX_TYPES.join(", ")),
             "take seLinuxOptions.type out of the pod; the node's policy can add types in labels.selinux-types",
             Violation::policy,
         );

@@ -240,7 +240,7 @@ pub fn decide(
     } else if sandbox.explained && !can_be_explained(&filter) {
         notes.push(Note::new(
             "linux.seccomp",
-            "denied calls are not told of: no process may hand on the filter's listener",
+            "denied calls are not reported: the filter denies sendmsg, which hands its listener to the shim",
         ));
     }
     let (bundle, mut plan) =
@@ -339,7 +339,7 @@ fn check(
             Violation::invalid(
                 "process.selinuxLabel",
                 format!("{label} is no label of this node's SELinux policy"),
-                "mend seLinuxOptions, or load the module that has the type: semodule -i FILE",
+                "fix seLinuxOptions, or load the module that defines the type: semodule -i FILE",
             )
             .of_container("securityContext.seLinuxOptions"),
         );
@@ -357,8 +357,8 @@ fn check(
             Violation::policy(
                 "linux",
                 "the container is privileged",
-                "set privileged: false, and ask for what the program really needs; a rule of the node's policy can let \
-                 it through by namespace and image digest",
+                "set privileged: false and request only what the program needs; a rule of the node's policy can \
+                 allow it by namespace and image digest",
             )
             .of_container("securityContext.privileged"),
         );

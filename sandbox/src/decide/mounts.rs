@@ -74,7 +74,7 @@ fn check_place(mount: &MountRequest, violations: &mut Vec<Violation>) {
         if is_there && kind != *belongs {
             violations.push(Violation::policy(
                 field(mount),
-                format!("something else than {belongs} is mounted at {place}, which the runtime fills itself"),
+                format!("a mount other than {belongs} at {place}, which the runtime sets up itself"),
                 "mount it elsewhere",
             ));
         }
@@ -89,7 +89,7 @@ fn check_place(mount: &MountRequest, violations: &mut Vec<Violation>) {
     if mount.destination.starts_with("/proc") && mount.destination != Path::new("/proc") {
         violations.push(Violation::policy(
             field(mount),
-            "lies inside of /proc, where nothing is mounted but the masks",
+            "is inside /proc, where only masks are mounted",
             "mount it elsewhere",
         ));
     }
@@ -128,7 +128,7 @@ fn check_source(
                 Violation::policy(
                     format!("mounts[{at}]"),
                     format!(
-                        "{what} of the host is granted read-only, and what the host mounts below it later would not be"
+                        "{what} of the host is granted read-only, but later mounts of the host below it would be writable"
                     ),
                     "use mountPropagation: None; or have the node's policy take it: [profile.NAME] host.later-mounts = \
                      true",
@@ -337,7 +337,7 @@ pub(crate) fn masks(
         return (request.masked_paths.clone(), request.read_only_paths.clone());
     }
     if request.masked_paths.is_empty() {
-        notes.push(Note::new("procMount", "Unmasked is not: what every container has masked is masked"));
+        notes.push(Note::new("procMount", "Unmasked has no effect: the usual paths are masked"));
     }
     let throttle = kernel.processors.iter().map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
     let masked = masks::masked().map(str::to_owned).chain(throttle).chain(sandbox.masked.iter().cloned());

@@ -41,7 +41,7 @@ pub(crate) fn check(request: &Request, sandbox: &Sandbox, observed: &Observation
     if shares_uts && (request.hostname.is_some() || request.domainname.is_some()) && !sandbox.privileged {
         violations.push(Violation::invalid(
             "hostname",
-            "the host's name would be set: the container has no UTS namespace of its own",
+            "the host's name would be set: the container shares the host's UTS namespace",
             "leave hostname and domainname out",
         ));
     }

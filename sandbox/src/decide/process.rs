@@ -153,11 +153,11 @@ pub(crate) fn harden(
         notes.push(Note::new("process.capabilities", format!("dropped: {dropped}")));
     }
     if !process.no_new_privileges {
-        notes.push(Note::new("process.noNewPrivileges", "set: it always is"));
+        notes.push(Note::new("process.noNewPrivileges", "set for every container"));
     }
     let labels = labels::choose(process, sandbox, kernel);
     if process.apparmor.as_deref() == Some("unconfined") && !labels.apparmor.is_empty() {
-        notes.push(Note::new("process.apparmorProfile", "unconfined is not: it gets the node's own profile"));
+        notes.push(Note::new("process.apparmorProfile", "unconfined is replaced by the node's own profile"));
     }
     let (env, home) = environment(process);
     Hardened {
@@ -211,7 +211,7 @@ fn limits(
         let Some(most) = kernel.hard_limits.get(name).copied().filter(|most| *hard > *most) else { continue };
         notes.push(Note::new(
             format!("process.rlimits[{name}]"),
-            format!("{hard} clamped to {most}: more takes CAP_SYS_RESOURCE on the host"),
+            format!("{hard} clamped to {most}: more needs CAP_SYS_RESOURCE on the host"),
         ));
         (*soft, *hard) = ((*soft).min(most), most);
     }
@@ -222,7 +222,7 @@ fn limits(
 fn score(process: &ProcessRequest, sandbox: &Sandbox, kernel: &KernelSupport, notes: &mut Vec<Note>) -> Option<i32> {
     let asked = process.oom_score_adj?;
     let asked = if asked < LEAST_OOM_SCORE && !sandbox.is_open() {
-        let told = format!("{asked} clamped to {LEAST_OOM_SCORE}: the OOM killer can end every container");
+        let told = format!("{asked} clamped to {LEAST_OOM_SCORE}: every container can be killed when memory runs out");
         notes.push(Note::new("process.oomScoreAdj", told));
         LEAST_OOM_SCORE
     } else {

@@ -154,7 +154,7 @@ pub(crate) fn check(
         violations.push(Violation::policy(
             "linux.namespaces",
             "the user namespace is the host's",
-            "give the container one of its own",
+            "give the container a private one",
         ));
     }
     let mappings = request.id_mappings.clone();

@@ -19,12 +19,12 @@ pub struct PolicyFile {
     /// Profile of every container that no rule names. Default: `baseline`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub default: Option<Spanned<String>>,
-    /// What becomes of containers where the kernel's Landlock is missing or older than ABI 2 (Linux
+    /// What happens to containers if the kernel's Landlock is missing or older than ABI 2 (Linux
     /// 5.19). Default: `required`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<LandlockDemand>"))]
     pub landlock: Option<Spanned<LandlockDemand>>,
-    /// What Landlock denies is told to the kernel's audit log, which a container can fill: for nodes that run the
-    /// agent (`hardenctl agent`), or auditd with a limit of its own. Needs Linux 6.15. Default: `false`.
+    /// Landlock's denials go to the kernel's audit log, which a container can fill: for nodes that run the agent
+    /// (`hardenctl agent`), or auditd with a rate limit. Needs Linux 6.15. Default: `false`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
     pub log_landlock_denials: Option<Spanned<bool>>,
     /// Profiles of the node, by name.
@@ -45,12 +45,12 @@ pub enum LandlockDemand {
     /// Containers are refused.
     #[default]
     Required,
-    /// Containers start with what the kernel has, and say what they lack: in their state, in an
-    /// event, in `hardenctl doctor`.
+    /// Containers start with what the kernel offers; what is missing is reported in their state, in
+    /// an event and by `hardenctl doctor`.
     BestEffort,
 }
 
-/// Gives containers a profile. All selectors that are there must match.
+/// Gives containers a profile. All selectors that are set must match.
 #[derive(Debug, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -78,17 +78,17 @@ pub struct RuleTable {
     /// Lets `securityContext.privileged: true` through. Needs `namespace` and `digest`, or
     /// `acknowledge-risk = true`.
     pub privileged: Option<Allow>,
-    /// The rule is meant, though whoever may create pods in the namespace can use it.
+    /// Confirms the rule, although anyone who can create pods in the namespace can use it.
     #[serde(default)]
     pub acknowledge_risk: bool,
 }
 
-/// The one word that lets something through.
+/// The only value: `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Allow {
-    /// Lets it through.
+    /// Privileged containers are allowed.
     Allow,
 }
 
@@ -100,8 +100,8 @@ pub struct ProfileTable {
     /// The profile that this one changes. Default: `baseline`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub extends: Option<Spanned<String>>,
-    /// Whether denied system calls are told of: who made which, and what would allow it (`hardenctl why`). They are
-    /// answered the same either way. `off` is for programs that want seccomp's notifications for themselves, and widens.
+    /// Whether denied system calls are reported: who made which, and what would allow it (`hardenctl why`). The answer
+    /// is the same either way. `off` is for programs that want seccomp's notifications for themselves, and widens.
     /// Default: that of the extended profile, `on` in `baseline` and `restricted`.
     pub explain: Option<Explain>,
     /// Kubernetes: `securityContext.capabilities`.
@@ -116,7 +116,7 @@ pub struct ProfileTable {
     /// TCP and abstract sockets, by Landlock.
     #[serde(default)]
     pub network: NetworkTable,
-    /// What of the host a container may have.
+    /// What a container may use of the host.
     #[serde(default)]
     pub host: HostTable,
     /// Kubernetes: `securityContext.runAsUser`, `runAsGroup`, `supplementalGroups`, `runAsNonRoot`.
@@ -134,7 +134,7 @@ pub struct ProfileTable {
     pub exec: ExecTable,
 }
 
-/// Whether denied system calls are told of.
+/// Whether denied system calls are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -150,12 +150,12 @@ pub enum Explain {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CapabilitiesTable {
-    /// May be had, where the pod asks for them, with the system calls that each gates: `ptrace` with
+    /// Granted if the pod asks for them, with the system calls that each gates: `ptrace` with
     /// SYS_PTRACE, `chroot` with SYS_CHROOT, packet sockets with NET_RAW, device nodes with MKNOD. Widens.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub add: Vec<Spanned<String>>,
-    /// Cannot be had. `ALL` for all.
+    /// Never granted. `ALL` for all.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub drop: Vec<Spanned<String>>,
@@ -176,8 +176,8 @@ pub struct SeccompTable {
     pub deny: Vec<Spanned<String>>,
     /// What `deny` answers, 1 to 4095. Default: 1 (EPERM).
     pub errno: Option<u16>,
-    /// Calls whose denials are not told of: those that a program makes all the time, and does without. Beside those of
-    /// the extended profile. Widens.
+    /// Calls whose denials are not reported: those that programs try all the time and do without. In addition to those
+    /// of the extended profile. Widens.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub quiet: Vec<Spanned<String>>,
@@ -267,12 +267,12 @@ pub struct FilesTable {
     pub read_only: Vec<PathBuf>,
 }
 
-/// What becomes of the image's system folders.
+/// How the image's system folders are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SystemFolders {
-    /// Nothing in them can be changed, metadata neither.
+    /// Nothing in them can be changed, including metadata.
     ReadOnly,
     /// As their modes say.
     Writable,
@@ -283,7 +283,7 @@ pub enum SystemFolders {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetworkTable {
-    /// TCP ports that may be listened at. Default: those of the extended profile, or all. A program that
+    /// TCP ports that may be listened on. Default: those of the extended profile, or all. A program that
     /// listens without naming a port still gets one of the kernel's choice, from
     /// `net.ipv4.ip_local_port_range`; not where `connect-tcp` is empty too: then it gets no TCP socket
     /// at all.
@@ -294,7 +294,7 @@ pub struct NetworkTable {
     pub abstract_sockets: Option<bool>,
 }
 
-/// What of the host may be had.
+/// Parts of the host that may be granted.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -306,7 +306,7 @@ pub struct HostTable {
     /// Kubernetes: `volumes[].hostPath`. `read-only` and `read-write` widen.
     #[serde(default)]
     pub paths: BTreeMap<PathBuf, PathAccess>,
-    /// All other paths. Anything but `deny` promises nothing: whoever may create a pod with the profile
+    /// All other paths. Anything but `deny` protects nothing: anyone who can create a pod with the profile
     /// is root on the node, whatever `paths` denies. Default: that of the extended profile, `deny` in
     /// `baseline` and `restricted`. `read-only` and `read-write` widen.
     pub other_paths: Option<PathAccess>,
@@ -375,12 +375,12 @@ pub struct UserTable {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LabelsTable {
-    /// AppArmor profile that every process is in, beside the product's own and the one that the
-    /// pod asks for: what all allow is allowed. Kubernetes: `securityContext.appArmorProfile`.
+    /// AppArmor profile that every process is in, in addition to the product's own and the one that the
+    /// pod asks for: only what all of them allow is allowed. Kubernetes: `securityContext.appArmorProfile`.
     pub apparmor: Option<String>,
     /// SELinux label of a process that asks for none, `user:role:type:level`. Only a rule or `default`
     /// gives it, never a pod that asks for the profile by annotation. A type that pods may not ask for
-    /// widens. Default: `system_u:system_r:container_t` with categories of the pod's own. Kubernetes:
+    /// widens. Default: `system_u:system_r:container_t` with categories unique to the pod. Kubernetes:
     /// `securityContext.seLinuxOptions`.
     pub selinux: Option<String>,
     /// SELinux types that a pod may ask for, beside `container_t`, `container_init_t`,
@@ -397,8 +397,8 @@ pub struct ExecTable {
     /// No exec at all; probes and hooks that execute fail too.
     #[serde(default)]
     pub refuse: bool,
-    /// Programs that may be run, as the exec names them. Default: all. No wall if one of them runs
-    /// others, as a shell does.
+    /// Programs that may be run, as the exec names them. Default: all. Not a boundary if one of them can run
+    /// others, as a shell can.
     pub programs: Option<Vec<String>>,
     /// Trees that cannot be read: mounted secrets, say, so that a person with exec cannot read
     /// what the entrypoint can.

@@ -55,8 +55,8 @@ impl Policy {
         let rules = self.rules().iter().filter(|rule| rule.lets_any_image_be_privileged()).map(|rule| PolicyWarning {
             place: rule.place.clone(),
             problem: format!(
-                "rule {}: its digest is none of sha256: and 64 digits, so more images than one may be privileged; name \
-                 each, or say acknowledge-risk = true",
+                "rule {}: its digest is not sha256: and 64 digits, so it may match several images; name each \
+                 image, or set acknowledge-risk = true",
                 rule.number
             ),
         });
@@ -75,8 +75,8 @@ fn of_paths(name: &str, paths: &HostPaths) -> Vec<String> {
     let mut problems = Vec::new();
     if paths.other().is_some() {
         problems.push(format!(
-            "profile {name}: host.other-paths other than \"deny\" promises nothing: whoever may create a pod with this \
-             profile is root on the node; name the paths in host.paths"
+            "profile {name}: host.other-paths other than \"deny\" protects nothing: anyone who can create a pod with \
+             this profile is root on the node; name the paths in host.paths"
         ));
     }
     let mut told: Vec<&Path> = Vec::new();
@@ -88,7 +88,7 @@ fn of_paths(name: &str, paths: &HostPaths) -> Vec<String> {
         }
         told.push(path);
         problems.push(format!(
-            "profile {name}: host.paths grants {} read-write: whoever may write there owns the node",
+            "profile {name}: host.paths grants {} read-write: anyone who can write there is root on the node",
             path.display()
         ));
     }

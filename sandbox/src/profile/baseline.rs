@@ -444,7 +444,7 @@ pub(super) const SOCKET: &[StaticRule] = &[
 
 pub(super) const CONDITIONAL: &[Group] = &[
     Group {
-        reason: "a namespace of its own gives a process capabilities in it, and with them the kernel's least \
+        reason: "a new namespace gives a process capabilities in it, and with them access to the kernel's least \
                  tested code",
         calls: &["clone"],
         rules: &[

@@ -248,7 +248,7 @@ fn namespaces(linux: &Linux, errors: &mut Vec<Violation>) -> BTreeMap<NamespaceK
         }
     }
     if let Some(Some(_)) = namespaces.get(&NamespaceKind::Mount) {
-        let advice = "leave its path out: each container has a mount namespace of its own";
+        let advice = "leave its path out: each container has a private mount namespace";
         errors.push(Violation::policy("linux.namespaces[mount]", "another process's mounts would be joined", advice));
     }
     namespaces

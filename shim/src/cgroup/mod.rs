@@ -169,7 +169,7 @@ impl Cgroup {
 
     fn taken(&self, folder: &Path) -> anyhow::Error {
         anyhow!(
-            "linux.cgroupsPath {} exists already, at {}: a container has a cgroup of its own; name another, or remove \
+            "linux.cgroupsPath {} exists already, at {}: each container needs a dedicated cgroup; name another, or remove \
              that one",
             self.path,
             folder.display()

@@ -135,7 +135,7 @@ fn tally<K: Eq + Hash>(namespace: &str, id: &str, identity: &Identity) -> Tally<
 
 fn told(written: anyhow::Result<()>) {
     if let Err(error) = written {
-        log::warn!("a denial is not written down: {error:#}");
+        log::warn!("a denial was not recorded: {error:#}");
     }
 }
 

@@ -35,6 +35,11 @@ impl Record {
         }
     }
 
+    /// Whether we put it there.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
     /// What was put into a folder.
     pub(super) fn of(&self, folder: &Path) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path).filter(move |path| path.parent() == Some(folder))
@@ -106,16 +111,22 @@ impl Applied {
         write(path, content, mode)
     }
 
-    /// Puts a link in place. What is there and is no such link is somebody else's.
-    pub(super) fn link(&mut self, path: &Path, target: &str) -> Result<()> {
+    /// Puts a link in place. What is there and is no link of ours is somebody else's.
+    pub(super) fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
         let link = Content::Link(target.into());
         match look(path)? {
             None => {
                 self.tell("installed", path);
                 self.before.push((path.to_owned(), None));
-                symlink(path, Path::new(target))?;
+                symlink(path, target)?;
             }
-            Some(Content::Link(now)) if now == Path::new(target) => self.tell("unchanged", path),
+            Some(Content::Link(now)) if now == target => self.tell("unchanged", path),
+            Some(Content::Link(now)) if self.record.state(path) == "installed" => {
+                self.tell("replaced", path);
+                self.before.push((path.to_owned(), Some(Content::Link(now))));
+                remove(path)?;
+                symlink(path, target)?;
+            }
             Some(_) => {
                 bail!("{} exists already and was not installed by hardened; choose another name", path.display())
             }
@@ -131,6 +142,30 @@ impl Applied {
             return Ok(());
         }
         self.put(path, content, mode)
+    }
+
+    /// Leaves a file to the package that has put it there, whatever was noted of an earlier install.
+    pub(super) fn leave_to_package(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        if look(path)?.is_none() {
+            return self.put(path, content, mode);
+        }
+        self.record.files.remove(path);
+        self.tell("packaged", path);
+        Ok(())
+    }
+
+    /// Takes away what an earlier install put there, and would be used before the package's own.
+    pub(super) fn give_way(&mut self, path: &Path, packaged: &Path) -> Result<()> {
+        if look(path)?.is_some() && !self.record.has(path) {
+            bail!(
+                "{}: containerd would start it rather than the package's {}: remove it, or name it with --shim",
+                path.display(),
+                packaged.display()
+            );
+        }
+        self.remove(path)?;
+        self.tell("packaged", packaged);
+        Ok(())
     }
 
     /// Gives a file another content, or none.
@@ -256,15 +291,40 @@ mod tests {
         applied.put(&new, b"x", 0o755).unwrap();
         applied.remove(&old).unwrap();
         let link = dir.path().join("a/link");
-        applied.link(&link, "new").unwrap();
+        applied.link(&link, Path::new("new")).unwrap();
         assert!(!old.exists() && new.exists() && fs::read(&link).unwrap() == b"x");
         assert_eq!(applied.record.state(&link), "installed");
-        let error = applied.link(&new, "link").unwrap_err().to_string();
+        let error = applied.link(&new, Path::new("link")).unwrap_err().to_string();
         assert!(error.contains("not installed by hardened"), "{error}");
         applied.take_back().unwrap();
         assert_eq!(fs::read_to_string(&old).unwrap(), "before");
         assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!new.exists() && fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
+    fn what_a_package_brings_is_no_longer_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let [ours, foreign, file, link, packaged] =
+            ["ours", "foreign", "file", "link", "bin"].map(|n| dir.path().join(n));
+        let mut earlier = Applied::new(Record::default());
+        earlier.put(&ours, b"x", 0o755).unwrap();
+        earlier.put(&file, b"x", 0o644).unwrap();
+        earlier.link(&link, Path::new("ours")).unwrap();
+        fs::write(&foreign, "x").unwrap();
+        let mut applied = Applied::new(earlier.record);
+        let error = applied.give_way(&foreign, &packaged).unwrap_err().to_string();
+        assert!(error.contains("rather than the package's") && foreign.exists(), "{error}");
+        applied.give_way(&ours, &packaged).unwrap();
+        applied.leave_to_package(&file, b"y", 0o644).unwrap();
+        applied.link(&link, &packaged).unwrap();
+        assert!(!ours.exists() && fs::read(&file).unwrap() == b"x");
+        assert_eq!(fs::read_link(&link).unwrap(), packaged);
+        applied.remove_unedited(&file).unwrap();
+        assert!(file.exists() && !applied.record.has(&file));
+        applied.take_back().unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("ours"));
+        assert!(ours.exists());
     }
 
     #[test]

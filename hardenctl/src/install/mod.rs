@@ -7,6 +7,7 @@ mod containerd;
 mod files;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,6 +29,10 @@ const APPARMOR: [(&str, &str); 2] = [
     ("/etc/apparmor.d/hardened", include_str!("../../../configs/apparmor/hardened")),
 ];
 
+/// Where packages of distributions have their programs. What is there is the package's: used where it is, and neither
+/// copied nor removed.
+const PACKAGED: &str = "/usr/bin";
+
 /// The program that containerd runs for a handler.
 fn program(handler: &str) -> String {
     format!("containerd-shim-{handler}-v1")
@@ -39,9 +44,10 @@ pub(crate) struct Node {
     /// Where the node's root file system is mounted: / on the node itself, /host in the installer's pod.
     #[arg(long, value_name = "DIR", default_value = "/", value_parser = directory)]
     root: PathBuf,
-    /// Folder of the binary; containerd must have it in its PATH.
-    #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
-    bin_dir: PathBuf,
+    /// Folder of the binary; containerd must have it in its PATH. Default: /usr/local/bin; a package's
+    /// binary stays in /usr/bin.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
     /// containerd's configuration. Default: that of k3s, RKE2 or containerd, whichever exists.
     #[arg(long, value_name = "FILE")]
     containerd_config: Option<PathBuf>,
@@ -74,7 +80,8 @@ pub(crate) struct Install {
     node: Node,
     #[command(flatten)]
     restart: Restart,
-    /// The binary to install. Default: the one beside this program.
+    /// The binary to install. Default: the one beside this program. Where a package has put both,
+    /// it is used where it is.
     #[arg(long, value_name = "FILE")]
     shim: Option<PathBuf>,
     /// A runtime handler in addition to `hardened`; policy rules match it by `handler`. May be
@@ -99,6 +106,12 @@ pub(crate) struct Status {
     node: Node,
 }
 
+/// Whether two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(one).is_some() && identity(one) == identity(other)
+}
+
 /// A path of the node, from here.
 fn on(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
@@ -109,13 +122,23 @@ impl Node {
         on(&self.root, path)
     }
 
+    fn bin(&self) -> PathBuf {
+        self.at(self.bin_dir.as_deref().unwrap_or(Path::new("/usr/local/bin")))
+    }
+
     fn program(&self, handler: &str) -> PathBuf {
-        self.at(&self.bin_dir).join(program(handler))
+        self.bin().join(program(handler))
+    }
+
+    /// A package's binary, as the node has it.
+    fn packaged(&self) -> Option<PathBuf> {
+        let path = Path::new(PACKAGED).join(program(HANDLER));
+        (self.bin_dir.is_none() && self.at(&path).is_file()).then_some(path)
     }
 
     /// Our handlers that were installed, and the one that always is.
     fn handlers(&self, record: &Record) -> BTreeSet<String> {
-        let bin = self.at(&self.bin_dir);
+        let bin = self.bin();
         let installed = record.of(&bin).filter_map(handler_of);
         installed.chain([HANDLER]).map(str::to_owned).collect()
     }
@@ -154,13 +177,12 @@ impl Node {
 impl Install {
     pub(crate) fn run(self) -> Result<ExitCode> {
         must_be_root(&self.node)?;
-        let source = match self.shim {
-            Some(path) => path,
-            None => std::env::current_exe()?.with_file_name(program(HANDLER)),
-        };
+        let node = &self.node;
+        let beside = std::env::current_exe()?.with_file_name(program(HANDLER));
+        let packaged = node.packaged().filter(|path| self.shim.is_none() && is_same(&node.at(path), &beside));
+        let source = self.shim.unwrap_or(beside);
         let binary = std::fs::read(&source)
             .with_context(|| format!("read {}: name the binary with --shim", source.display()))?;
-        let node = &self.node;
         let layout = node.layout();
         let checker = layout.checker(&node.containerd)?;
         let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
@@ -170,17 +192,28 @@ impl Install {
         handlers.extend(self.handlers);
         let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
-            applied.put(&node.program(HANDLER), &binary, 0o755)?;
-            for handler in handlers.iter().filter(|handler| *handler != HANDLER) {
-                applied.link(&node.program(handler), &program(HANDLER))?;
+            match &packaged {
+                Some(path) => applied.give_way(&node.program(HANDLER), path)?,
+                None => applied.put(&node.program(HANDLER), &binary, 0o755)?,
             }
-            applied.put_if_absent(&node.policy(), POLICY.as_bytes(), 0o644)?;
+            let target = packaged.clone().unwrap_or_else(|| program(HANDLER).into());
+            for handler in handlers.iter().filter(|handler| *handler != HANDLER) {
+                applied.link(&node.program(handler), &target)?;
+            }
+            match packaged {
+                Some(_) => applied.leave_to_package(&node.policy(), POLICY.as_bytes(), 0o644)?,
+                None => applied.put_if_absent(&node.policy(), POLICY.as_bytes(), 0o644)?,
+            }
             for (path, text) in layout.changes(&handlers, checker.as_ref(), before.as_ref())? {
                 applied.put(&path, text.as_bytes(), 0o644)?;
             }
             if node.runs_apparmor() {
                 for (path, text) in APPARMOR {
-                    applied.put(&node.at(Path::new(path)), text.as_bytes(), 0o644)?;
+                    let path = node.at(Path::new(path));
+                    match packaged {
+                        Some(_) => applied.leave_to_package(&path, text.as_bytes(), 0o644)?,
+                        None => applied.put(&path, text.as_bytes(), 0o644)?,
+                    }
                 }
                 node.load_apparmor()?;
             }
@@ -260,8 +293,20 @@ impl Status {
         let layout = node.layout();
         let record = Record::read(&node.record())?;
         let handlers = node.handlers(&record);
-        let file = |what, path: &Path| (what, path.display().to_string(), record.state(path));
-        let mut rows: Vec<_> = handlers.iter().map(|handler| file("binary", &node.program(handler))).collect();
+        // What is not there by us is the package's, where the binary is.
+        let packaged = node.packaged().filter(|_| record.state(&node.program(HANDLER)) == "missing");
+        let file = |what, path: &Path| {
+            let state = match record.state(path) {
+                "edited" if packaged.is_some() && !record.has(path) => "packaged",
+                state => state,
+            };
+            (what, path.display().to_string(), state)
+        };
+        let path_of = |handler: &String| match &packaged {
+            Some(path) if handler == HANDLER => node.at(path),
+            Some(_) | None => node.program(handler),
+        };
+        let mut rows: Vec<_> = handlers.iter().map(|handler| file("binary", &path_of(handler))).collect();
         let configured = if layout.has_runtimes(&handlers)? { "installed" } else { "missing" };
         rows.extend([file("policy", &node.policy()), ("containerd", layout.describe(), configured)]);
         if node.runs_apparmor() {

@@ -35,7 +35,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())).unwrap()
 }
 
 /// Lines of the `sh` blocks of a page.

@@ -130,6 +130,11 @@ impl Node {
         self.bin().join(program(handler))
     }
 
+    /// This program, for people on the node.
+    fn hardenctl(&self) -> PathBuf {
+        self.bin().join("hardenctl")
+    }
+
     /// A package's binary, as the node has it.
     fn packaged(&self) -> Option<PathBuf> {
         let path = Path::new(PACKAGED).join(program(HANDLER));
@@ -193,8 +198,14 @@ impl Install {
         let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
             match &packaged {
-                Some(path) => applied.give_way(&node.program(HANDLER), path)?,
-                None => applied.put(&node.program(HANDLER), &binary, 0o755)?,
+                Some(path) => {
+                    applied.give_way(&node.program(HANDLER), path)?;
+                    applied.remove_unedited(&node.hardenctl())?;
+                }
+                None => {
+                    applied.put(&node.program(HANDLER), &binary, 0o755)?;
+                    applied.put(&node.hardenctl(), &std::fs::read(std::env::current_exe()?)?, 0o755)?;
+                }
             }
             let target = packaged.clone().unwrap_or_else(|| program(HANDLER).into());
             for handler in handlers.iter().filter(|handler| *handler != HANDLER) {
@@ -276,6 +287,7 @@ impl Uninstall {
             for handler in &handlers {
                 applied.remove(&node.program(handler))?;
             }
+            applied.remove_unedited(&node.hardenctl())?;
             applied.forget(&node.record())
         })();
         if let Err(error) = done {

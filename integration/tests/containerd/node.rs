@@ -110,10 +110,10 @@ fn the_runtime_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
     let script = "! $H status; $H install --shim $SHIM --containerd $C; $H status; \
                   $C -c /etc/containerd/config.toml config dump | grep -c 'runtime_type.*hardened'; \
                   cmp $SHIM /usr/local/bin/containerd-shim-hardened-v1; containerd-shim-hardened-v1 -v; \
-                  $H install --shim $SHIM --containerd $C --json | grep -c unchanged; \
+                  cmp $H /usr/local/bin/hardenctl; $H install --shim $SHIM --containerd $C --json | grep -c unchanged; \
                   PATH=$(dirname $C):$PATH $H doctor; \
                   $H uninstall --containerd $C; ! $H status; ! ls /usr/local/bin/containerd-shim-hardened-v1; \
-                  ! grep -r hardened /etc/containerd; echo done";
+                  ! ls /usr/local/bin/hardenctl; ! grep -r hardened /etc/containerd; echo done";
     let out = on_a_node(c, script)?.ok()?;
     let text = out.text();
     ensure!(text.ends_with("done") && text.contains("Containers can start on this node."), "{text}");

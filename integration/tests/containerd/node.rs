@@ -125,13 +125,13 @@ fn another_handler_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
                   readlink /usr/local/bin/containerd-shim-strict-v1; \
                   $C -c /etc/containerd/config.toml config dump | grep -o 'io.containerd.[a-z]*.v1.$'; \
                   printf '[[rule]]\nhandler = [\"strict\", \"lost\"]\nprofile = \"restricted\"\n' >> /etc/hardened/policy.toml; \
-                  PATH=$(dirname $C):$PATH $H doctor | grep -c 'matches nothing' || true; \
+                  PATH=$(dirname $C):$PATH $H doctor | grep -c 'never matches' || true; \
                   $H policy explain --handler strict; \
                   if $H install --shim $SHIM --containerd $C --handler runc; then exit 9; fi; \
                   touch /usr/local/bin/containerd-shim-mine-v1; \
                   if $H install --shim $SHIM --containerd $C --handler mine; then exit 9; fi; \
                   rm /usr/local/bin/containerd-shim-strict-v1; ! $H status; \
-                  PATH=$(dirname $C):$PATH $H doctor | grep 'matches nothing'; \
+                  PATH=$(dirname $C):$PATH $H doctor | grep 'never matches'; \
                   $H install --shim $SHIM --containerd $C --json; $H status; \
                   $H uninstall --containerd $C; ! grep -rE 'hardened|strict' /etc/containerd; ls /usr/local/bin";
     let out = on_a_node(c, script)?.ok()?;
@@ -145,7 +145,7 @@ fn another_handler_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
         ensure!(text.contains(words), "{words} is not in {text}");
     }
     ensure!(out.stderr.contains("containerd would lose or change"), "{out:?}");
-    ensure!(out.stderr.contains("containerd-shim-mine-v1: there already, and not ours"), "{out:?}");
+    ensure!(out.stderr.contains("containerd-shim-mine-v1 exists already and was not installed by hardened"), "{out:?}");
     ensure!(!text.ends_with("strict-v1") && !text.contains("containerd-shim-runc-v1"), "{text}");
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::args::{Format, PolicyPath, dns_label};
 #[cfg(feature = "agent")]
 use crate::agent;
+use crate::args::{Format, PolicyPath, dns_label};
 use crate::{check, doctor, events, explain, install, policy, score};
 
 /// Checks, explains and installs hardened, the containerd runtime that sandboxes every container.

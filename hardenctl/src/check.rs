@@ -10,6 +10,7 @@ use hardened_sandbox::{Admission, KernelSupport, Observations, Refusal, Violatio
 use crate::args::Format;
 use crate::manifest::{self, Content, Object};
 use crate::pod::title;
+use crate::records::printable;
 use crate::report::{Change, Finding, Report, Verdict, is_news};
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
 use crate::table::{folded, hanging, width};
@@ -103,13 +104,14 @@ fn verdict(name: &str, list: &str, decided: Result<Admission, Refusal>, warnings
 /// Columns before the second line of a paragraph, below its first word.
 const INDENT: usize = 9;
 
-/// A report for people: what is refused and what may break comes first.
+/// A report for people: what is refused and what may break comes first. Manifests are foreign: nothing of them reaches the
+/// terminal raw.
 fn text(report: &Report, implied: bool, all: bool, width: usize) -> String {
     let Report { file, line, kind, name, namespace, containers } = report;
-    let place = format!("{}:{line}", file.display());
+    let place = printable(&format!("{}:{line}", file.display()));
     let is_spec = kind == "OCI spec";
     let object = if is_spec { kind.clone() } else { format!("{kind} {namespace}/{name}") };
-    let mut text = format!("{BOLD}{object}{PLAIN} {DIM}{place}{PLAIN}\n");
+    let mut text = format!("{BOLD}{}{PLAIN} {DIM}{place}{PLAIN}\n", printable(&object));
     let mut add = |first: &str, rest: &str| text.push_str(&hanging(first, rest, INDENT, width));
     if containers.is_empty() {
         add("  ", &format!("{DIM}runs nothing{PLAIN}"));
@@ -121,21 +123,22 @@ fn text(report: &Report, implied: bool, all: bool, width: usize) -> String {
         }
         let what = if is_spec { "container".to_owned() } else { title(&container.list, &container.name) };
         let (colour, word) = if container.admitted { (GOOD, "admitted") } else { (BAD, "refused") };
-        add("  ", &format!("{colour}{word:8}{PLAIN} {what} {DIM}by {}{PLAIN}", container.by));
+        add("  ", &format!("{colour}{word:8}{PLAIN} {} {DIM}by {}{PLAIN}", printable(&what), printable(&container.by)));
         for v in &container.violations {
-            add("    ", &format!("{BAD}{}{PLAIN}: {}", v.field, v.problem));
-            add(&format!("      {DIM}->{PLAIN} "), &v.advice);
+            add("    ", &format!("{BAD}{}{PLAIN}: {}", printable(&v.field), printable(&v.problem)));
+            add(&format!("      {DIM}->{PLAIN} "), &printable(&v.advice));
         }
         for v in container.implied.iter().filter(|_| implied) {
-            add(&format!("    {DIM}and so{PLAIN} "), &format!("{}: {}", v.field, v.problem));
+            add(&format!("    {DIM}and so{PLAIN} "), &printable(&format!("{}: {}", v.field, v.problem)));
         }
         for warning in &container.warnings {
-            add(&format!("    {NOTE}may break{PLAIN} "), &format!("{}: {}", warning.field, warning.problem));
-            add(&format!("      {DIM}->{PLAIN} "), &warning.advice);
+            let problem = printable(&format!("{}: {}", warning.field, warning.problem));
+            add(&format!("    {NOTE}may break{PLAIN} "), &problem);
+            add(&format!("      {DIM}->{PLAIN} "), &printable(&warning.advice));
         }
         for change in &container.tightened {
             let change = format!("{}: {}", change.field, folded(&change.change, all));
-            add(&format!("    {NOTE}tightened{PLAIN} "), &change);
+            add(&format!("    {NOTE}tightened{PLAIN} "), &printable(&change));
         }
     }
     text

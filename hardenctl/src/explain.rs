@@ -10,6 +10,7 @@ use hardened_sandbox::{Admission, KernelSupport, Note, Observations, Refusal, Sa
 
 use crate::facts::{Line, facts, table, with_calls};
 use crate::manifest::{self, Content};
+use crate::records::printable;
 use crate::report::is_news;
 use crate::style::{BAD, BOLD, DIM, NOTE, PLAIN};
 use crate::table::{folded, hanging, width};
@@ -80,12 +81,13 @@ pub(crate) fn running(id: &str, json: bool, all: bool) -> Result<ExitCode> {
     let summary: Summary = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let name = folder.file_name().unwrap_or_default().display().to_string();
     let profiles = summary.profiles.join(" and ");
-    let title = format!("{BOLD}{name}{PLAIN} {DIM}by {}: {profiles}{PLAIN}", summary.by);
+    let by = printable(&format!("{}: {profiles}", summary.by));
+    let title = format!("{BOLD}{}{PLAIN} {DIM}by {by}{PLAIN}", printable(&name));
     anstream::print!("{}", hanging("", &title, INDENT, width()));
     anstream::print!("{}", table(summary.sandbox.into_iter().map(Line::from), all, width()));
     anstream::print!("{}", changes(&summary.notes, all, width()));
     for lost in summary.lost {
-        anstream::print!("{}", hanging(&format!("  {NOTE}lost{PLAIN} "), &lost, INDENT, width()));
+        anstream::print!("{}", hanging(&format!("  {NOTE}lost{PLAIN} "), &printable(&lost), INDENT, width()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,7 +95,7 @@ pub(crate) fn running(id: &str, json: bool, all: bool) -> Result<ExitCode> {
 /// What was tightened.
 fn changes(notes: &[Note], all: bool, width: usize) -> String {
     let notes = notes.iter().filter(|note| all || is_news(note));
-    let text = |note: &Note| format!("{}: {}", note.field, folded(&note.change, all));
+    let text = |note: &Note| printable(&format!("{}: {}", note.field, folded(&note.change, all)));
     notes.map(|note| hanging(&format!("  {NOTE}tightened{PLAIN} "), &text(note), INDENT, width)).collect()
 }
 
@@ -152,14 +154,16 @@ fn text(container: &Explained, policy: &Policy, all: bool, width: usize) -> Stri
     let admission = match decided {
         Ok(admission) => admission,
         Err(refusal) => {
-            return format!("{BOLD}{what}{PLAIN}\n{}", hanging("  ", &format!("{BAD}{refusal}{PLAIN}"), 2, width));
+            let refusal = format!("{BAD}{}{PLAIN}", printable(&refusal.to_string()));
+            return format!("{BOLD}{}{PLAIN}\n{}", printable(what), hanging("  ", &refusal, 2, width));
         }
     };
-    let mut text = hanging("", &format!("{BOLD}{what}{PLAIN} {DIM}by {}{PLAIN}", admission.by()), INDENT, width);
+    let title = format!("{BOLD}{}{PLAIN} {DIM}by {}{PLAIN}", printable(what), printable(admission.by()));
+    let mut text = hanging("", &title, INDENT, width);
     for warning in warnings {
-        let problem = format!("{}: {}", warning.field, warning.problem);
+        let problem = printable(&format!("{}: {}", warning.field, warning.problem));
         text.push_str(&hanging(&format!("  {NOTE}may break{PLAIN} "), &problem, INDENT, width));
-        text.push_str(&hanging(&format!("    {DIM}->{PLAIN} "), &warning.advice, INDENT, width));
+        text.push_str(&hanging(&format!("    {DIM}->{PLAIN} "), &printable(&warning.advice), INDENT, width));
     }
     let profiles = admission.sandbox().names().len();
     let line = |(key, value, from): (String, String, Vec<String>)| {

@@ -7,10 +7,11 @@ use hardened_sandbox::policy::Profile;
 use hardened_sandbox::profile::BuiltIn;
 
 use crate::policy_source;
+use crate::records::printable;
 use crate::style::{DIM, PLAIN};
 use crate::table::{folded, rows};
 
-/// What runc has not, even where `compatible` gives all that runc does.
+/// Rows that runc has no counterpart for: always shown, although `compatible` stands for runc here.
 const UNLIKE_RUNC: &[&str] = &["Landlock", "calls of other ABIs"];
 
 /// A profile, a line for each thing that it decides.
@@ -70,8 +71,8 @@ pub(crate) fn table(lines: impl IntoIterator<Item = Line>, all: bool, width: usi
         .into_iter()
         .filter(|line| all || matters(line))
         .map(|Line { key, value, from }| {
-            let from = from.map(|from| format!("  {DIM}{from}{PLAIN}")).unwrap_or_default();
-            (key, format!("{}{from}", folded(&value, all)))
+            let from = from.map(|from| format!("  {DIM}{}{PLAIN}", printable(&from))).unwrap_or_default();
+            (key, format!("{}{from}", printable(&folded(&value, all))))
         })
         .collect();
     let left = total - shown.len();

@@ -34,7 +34,9 @@ fn main() -> ExitCode {
     match arguments.command.run() {
         Ok(code) => code,
         Err(error) => {
-            anstream::eprintln!("{}error:{} {error:#}", style::BAD, style::PLAIN);
+            // What it quotes may come from a foreign manifest. Errors of a policy have several lines.
+            let text: Vec<String> = format!("{error:#}").lines().map(records::printable).collect();
+            anstream::eprintln!("{}error:{} {}", style::BAD, style::PLAIN, text.join("\n"));
             ExitCode::from(UNUSABLE)
         }
     }

@@ -264,3 +264,30 @@ fn bad_input_is_answered_with_what_and_where() {
     }
     insta::assert_snapshot!("bad-input", table);
 }
+
+#[test]
+fn nothing_of_a_manifest_reaches_the_terminal_raw() {
+    let hostile = "apiVersion: v1\nkind: Pod\nmetadata: {name: \"p\\e[2J\"}\nspec:\n  containers:\n  - name: \"web\\e[8m\"\n    \
+                   image: x\n    workingDir: \"/usr/bin/\\e[2J\\n  admitted forged\"\n    \
+                   volumeMounts: [{name: v, mountPath: \"/proc/\\e]0;x\\a\"}]\n";
+    let dir = tempfile::tempdir().unwrap();
+    let [refused, admitted] = ["refused.yaml", "admitted.yaml"].map(|name| dir.path().join(name));
+    std::fs::write(&refused, format!("{hostile}  volumes: [{{name: v, emptyDir: {{}}}}]\n")).unwrap();
+    std::fs::write(&admitted, hostile.lines().take(8).collect::<Vec<_>>().join("\n")).unwrap();
+    for (file, code) in [(refused, 1), (admitted, 0)] {
+        for command in ["check", "explain"] {
+            let mut hardenctl = Command::new(env!("CARGO_BIN_EXE_hardenctl"));
+            // As on a terminal: colours are kept, and so would be all else.
+            let out = hardenctl.args([command]).arg(&file).env("CLICOLOR_FORCE", "1").output().unwrap();
+            let text = String::from_utf8(out.stdout).unwrap();
+            assert_eq!(out.status.code(), Some(code), "{text}{}", String::from_utf8_lossy(&out.stderr));
+            let ours = ["\x1b[1;31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"];
+            let rest = ours.iter().fold(text.clone(), |text, style| text.replace(style, ""));
+            assert_ne!(rest, text, "nothing is coloured");
+            assert!(!rest.chars().any(|c| c.is_control() && c != '\n'), "{rest:?}");
+            // A long text goes on further in than a verdict begins.
+            assert!(!rest.lines().any(|line| line.starts_with("  admitted forged")), "{rest}");
+            assert!(rest.contains("\\u{1b}"), "{rest}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use crate::style::{BOLD, PLAIN};
 /// Columns of output that is no terminal.
 const PAGE: usize = 100;
 
-/// Columns that are taken of any terminal.
+/// Narrower terminals get lines of this width.
 const LEAST: usize = 40;
 
 /// Lists of more items are folded.

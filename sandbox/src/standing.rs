@@ -121,8 +121,8 @@ impl Standing {
         self.kept_as_system(path).unwrap_or_else(|| Answer::yes("the container may change the image's files"))
     }
 
-    /// Why a file cannot be written to, made or removed that the pod's own fields leave writable: what surprises who
-    /// comes from another runtime. `None` where it can be, or where the pod or every runtime keeps it.
+    /// Why the profile denies writing, making or removing a file that would be writable under runc. `None` if it is
+    /// allowed, or if the pod's own fields or any runtime deny it as well.
     #[must_use]
     pub fn kept_by_profile(&self, path: &Path) -> Option<Answer> {
         let of_image = self.mount_of(path).is_none() && !self.root_read_only;

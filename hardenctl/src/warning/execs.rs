@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, ExecAction, LifecycleHandler, Probe}
 use super::command::{name_of, simple, written};
 use super::{Subject, Warning, command_line};
 
-/// What of `/proc/1` is for those alone who may trace the entrypoint: proc(5), "PTRACE_MODE_READ_FSCREDS".
+/// Files of `/proc/1` that only a process that can trace the entrypoint may open: proc(5), PTRACE_MODE_READ_FSCREDS.
 const OF_THE_ENTRYPOINT: &[&str] = &["cwd", "environ", "exe", "fd", "io", "map_files", "maps", "mem", "ns", "root"];
 
 /// Programs that read those.
@@ -67,7 +67,7 @@ fn check_exec(field: &str, arguments: &[String], subject: &Subject<'_>, all: &mu
     if admission.plan().landlock.is_some() {
         all.extend(looks_at_the_entrypoint(field, arguments));
     }
-    // The same but for what makes sockets.
+    // An exec's filter differs from its container's only if the profile takes sockets away from execs.
     let without_network = exec.plan().seccomp != admission.plan().seccomp;
     let read_only = exec.plan().exec.as_ref().is_some_and(|rules| rules.read_only);
     for words in simple(arguments) {

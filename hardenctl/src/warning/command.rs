@@ -41,6 +41,9 @@ const TO_EACH: &[&str] = &["chgrp", "chmod", "chown", "rm", "tee", "touch", "tru
 /// Programs that write to what follows an option.
 const TO_AN_OPTION: &[(&str, char)] = &[("curl", 'o'), ("wget", 'O')];
 
+/// Wrappers and shells in each other are followed as far as this. A manifest is foreign: it can have thousands.
+const DEEPEST: usize = 32;
+
 /// The name of a program, without its folder.
 pub(super) fn name_of(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
@@ -49,11 +52,12 @@ pub(super) fn name_of(word: &str) -> &str {
 /// Commands with their arguments: the program comes first. A wrapper is a command too, and is followed by what it runs.
 pub(super) fn simple(arguments: &[String]) -> Vec<Vec<&str>> {
     let mut all = Vec::new();
-    collect(arguments.iter().map(String::as_str).collect(), &mut all);
+    collect(arguments.iter().map(String::as_str).collect(), DEEPEST, &mut all);
     all
 }
 
-fn collect<'a>(words: Vec<&'a str>, all: &mut Vec<Vec<&'a str>>) {
+fn collect<'a>(words: Vec<&'a str>, deeper: usize, all: &mut Vec<Vec<&'a str>>) {
+    let Some(deeper) = deeper.checked_sub(1) else { return };
     let is_assignment = |word: &str| word.split_once('=').is_some_and(|(name, _)| !name.contains(['/', '-']));
     let words: Vec<&str> = words.into_iter().skip_while(|word| is_assignment(word)).collect();
     let Some((first, rest)) = words.split_first().filter(|(first, _)| !first.starts_with('#')) else { return };
@@ -61,13 +65,13 @@ fn collect<'a>(words: Vec<&'a str>, all: &mut Vec<Vec<&'a str>>) {
     if let Some((_, operands)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == name) {
         let run = rest.iter().copied().skip_while(|word| word.starts_with('-')).skip(*operands).collect();
         all.push(words);
-        return collect(run, all);
+        return collect(run, deeper, all);
     }
     let script = rest.iter().position(|word| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c'));
     if let Some(script) = script.filter(|_| SHELLS.contains(&name)).and_then(|at| rest.get(at + 1)) {
         for command in script.split([';', '|', '&', '(', ')', '`', '\n']) {
             let quoted = |c| matches!(c, '\'' | '"');
-            collect(command.split_whitespace().map(|word| word.trim_matches(quoted)).collect(), all);
+            collect(command.split_whitespace().map(|word| word.trim_matches(quoted)).collect(), deeper, all);
         }
         return;
     }
@@ -124,6 +128,14 @@ mod tests {
         for nothing in [&[][..], &["A=b"], &["sh", "-c"], &["sh", "-c", " ;; "]] {
             assert!(programs(nothing).is_empty() || programs(nothing) == ["sh"], "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn wrappers_without_end_are_not_followed() {
+        let wrapped = [vec!["env"; 100_000], vec!["strace"]].concat();
+        assert_eq!(programs(&wrapped), vec!["env"; DEEPEST]);
+        let scripts = vec!["sh -c"; 100_000].join(" ");
+        assert_eq!(programs(&["sh", "-c", &scripts]), ["sh"], "a word is no script");
     }
 
     #[test]

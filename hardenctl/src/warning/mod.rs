@@ -7,6 +7,7 @@ mod programs;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use hardened_sandbox::capability::CapabilitySet;
@@ -18,7 +19,7 @@ use serde::{Serialize, Serializer};
 use crate::pod::Judged;
 
 /// Something that may break.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Warning {
     /// Where the manifest asks for it.
     pub(crate) field: String,
@@ -208,12 +209,8 @@ fn ports(container: &Container, subject: &Subject<'_>, field: &dyn Fn(&str) -> S
 }
 
 /// Each once, in the same order.
-fn unique(all: Vec<Warning>) -> Vec<Warning> {
-    let mut kept: Vec<Warning> = Vec::new();
-    for warning in all {
-        if !kept.contains(&warning) {
-            kept.push(warning);
-        }
-    }
-    kept
+fn unique(mut all: Vec<Warning>) -> Vec<Warning> {
+    let mut seen = HashSet::new();
+    all.retain(|warning| seen.insert(warning.clone()));
+    all
 }

@@ -73,7 +73,7 @@ pub(crate) struct Restart {
     address: PathBuf,
 }
 
-/// Installs hardened on this node: binary, policy, containerd's configuration.
+/// Installs hardened on this node: binaries, policy, containerd's configuration.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     #[command(flatten)]

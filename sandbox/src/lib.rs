@@ -43,7 +43,7 @@ mod standing;
 
 pub use decide::{
     ANNOTATIONS, Admission, ExecAdmission, PROFILE_ANNOTATION, UserNamespace, decide, folder_of_volumes, judge,
-    sources_to_locate,
+    profile_asked_for, sources_to_locate,
 };
 pub use denial::{Explanation, Filters, telling_argument};
 pub use describe::Summary;

@@ -25,7 +25,7 @@ impl Patterns {
     /// Whether one matches the whole text.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        self.all().iter().any(|pattern| WildMatch::new(pattern).matches(text))
+        self.all().iter().any(|pattern| matches(pattern, text))
     }
 
     /// Whether nothing matches that the others do not match, as far as single patterns tell.
@@ -38,6 +38,15 @@ impl Patterns {
     pub(crate) fn match_anything(&self) -> bool {
         self.all().iter().any(|pattern| pattern.chars().all(|c| matches!(c, '*' | '?')))
     }
+}
+
+/// Whether a pattern matches the whole text.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    let fixed = pattern.find(['*', '?']).unwrap_or(pattern.len());
+    let (fixed, rest) = pattern.split_at(fixed);
+    // Most patterns of a policy differ in what they begin with, and are not worth being compiled for it.
+    text.strip_prefix(fixed)
+        .is_some_and(|text| if rest.is_empty() { text.is_empty() } else { WildMatch::new(rest).matches(text) })
 }
 
 /// Whether the wider pattern matches all that the other matches. Taken as a text, a pattern with `*`

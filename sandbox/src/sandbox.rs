@@ -19,7 +19,8 @@ use crate::seccomp::Filter;
 /// for nothing (an SELinux label) is neither, and no part of a sandbox: see [`Profile`].
 ///
 /// [`Profile`]: crate::policy::Profile
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sandbox {
     /// Profiles that it is the meet of.
     pub(crate) names: BTreeSet<String>,
@@ -107,7 +108,8 @@ impl HostNamespace {
 }
 
 /// A device by its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Device {
     /// Block device, rather than character device.
     pub block: bool,
@@ -126,7 +128,8 @@ impl Device {
 }
 
 /// Which users may run in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Users {
     /// Not uid 0, in the container's user namespace.
     pub non_root: bool,
@@ -139,7 +142,8 @@ pub struct Users {
 }
 
 /// What `kubectl exec`, probes and debug sessions may do, narrower than the container itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExecRules {
     /// No exec at all.
     pub refused: bool,

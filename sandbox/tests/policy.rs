@@ -7,7 +7,8 @@ use hardened_sandbox::bundle::{FileId, MountFlag};
 use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{
-    Admission, KernelSupport, Location, Observations, Refusal, Request, Sandbox, VolumeSource, judge as judge_spec,
+    Admission, Identity, KernelSupport, Location, Observations, Refusal, Request, Sandbox, VolumeSource,
+    judge as judge_spec, profile_asked_for,
 };
 use oci_spec::runtime::Spec;
 use proptest::prelude::*;
@@ -48,7 +49,68 @@ fn spec(change: impl FnOnce(&mut Value)) -> Spec {
 }
 
 fn judge(policy: &str, change: impl FnOnce(&mut Value)) -> Result<Admission, Refusal> {
-    judge_spec(&spec(change), &parse(&[policy]).unwrap(), &KernelSupport::assumed(), &Observations::none(None))
+    let (spec, policy) = (spec(change), parse(&[policy]).unwrap());
+    let judge = |policy: &Policy| judge_spec(&spec, policy, &KernelSupport::assumed(), &Observations::none(None));
+    let result = judge(&policy);
+    if let Ok(request) = Request::parse(&spec) {
+        let compiled = compiled_for(&policy, &request, None);
+        assert_eq!(format!("{:?}", judge(&compiled)), format!("{result:?}"), "the compiled policy decides otherwise");
+    }
+    result
+}
+
+/// The policy as a later create of this pod reads it.
+fn compiled_for(policy: &Policy, request: &Request, handler: Option<&str>) -> Policy {
+    let identity = Identity { handler: handler.map(str::to_owned), ..request.identity().clone() };
+    Policy::for_pod(&policy.compiled().unwrap(), &identity, profile_asked_for(request)).unwrap()
+}
+
+#[test]
+fn a_compiled_policy_has_what_concerns_the_pod() {
+    let policy = parse(&[r#"
+        default = "narrow"
+        [profile.narrow]
+        extends = "restricted"
+        [profile."of \"others\""]
+        [profile.asked]
+        [profile.last]
+        [[rule]]
+        namespace = ["other", "other-*"]
+        profile = "of \"others\""
+        [[rule]]
+        namespace = "sh?p"
+        pod = ["web-*", "db-*"]
+        image = "registry/web*"
+        profile = "last"
+    "#])
+    .unwrap();
+    let own = |policy: &Policy| {
+        let own = policy.profiles().filter(|profile| profile.origin().to_string() != "built in");
+        own.map(|profile| profile.name().to_owned()).collect::<Vec<_>>()
+    };
+    let request = |profile: Option<&str>| {
+        let change = |spec: &mut Value| {
+            if let Some(profile) = profile {
+                spec["annotations"]["io.containerd.hardened.v1/profile"] = profile.into();
+            }
+        };
+        Request::parse(&spec(change)).unwrap()
+    };
+    let compiled = compiled_for(&policy, &request(None), None);
+    assert_eq!(own(&compiled), ["last", "narrow"]);
+    assert_eq!(compiled.rules().iter().map(ToString::to_string).collect::<Vec<_>>(), [policy.rules()[1].to_string()]);
+    assert_eq!(compiled.profile("last"), policy.profile("last"));
+    assert_eq!(own(&compiled_for(&policy, &request(Some("asked")), None)), ["asked", "last", "narrow"]);
+    // A message names all that there are.
+    assert_eq!(own(&compiled_for(&policy, &request(Some("misspelt")), None)), own(&policy));
+    // A part of it is none.
+    let text = policy.compiled().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 2 * 4 + 2);
+    for kept in 0..lines.len() {
+        let part = lines.get(..kept).unwrap().join("\n");
+        assert!(Policy::for_pod(&part, request(None).identity(), None).is_err(), "{kept} lines are enough");
+    }
 }
 
 fn bind(spec: &mut Value, source: &str, options: &[&str]) {

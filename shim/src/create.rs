@@ -10,7 +10,9 @@ use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use hardened_sandbox::bundle::{self, CgroupPath, NamespaceKind};
-use hardened_sandbox::{Admission, KernelSupport, Request, Standing, UserNamespace, decide};
+use hardened_sandbox::{
+    Admission, Identity, KernelSupport, Request, Standing, UserNamespace, decide, profile_asked_for,
+};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Made};
@@ -45,8 +47,9 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         ));
     }
     let asked = Request::from_json(&read_config(Path::new(&request.bundle))?)?;
-    // Read anew each time: a change is for the containers that come after it.
-    let policy = runtime_options::load(request.options.as_ref())?;
+    // Each time: a change applies to the containers that come after it.
+    let identity = Identity { handler: observe::handler(), ..asked.identity().clone() };
+    let policy = runtime_options::load(request.options.as_ref(), &identity, profile_asked_for(&asked))?;
     let observed = observe::observe(&asked, &policy, &shim.namespace, &request.id)?;
     // Profiles of AppArmor may have been loaded since.
     let kernel = KernelSupport { apparmor: hardened_node::apparmor(), ..shim.kernel.clone() };

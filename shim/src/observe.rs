@@ -144,7 +144,7 @@ fn volumes(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The runtime handler, which `start` has passed on by this program's name.
-fn handler() -> Option<String> {
+pub(crate) fn handler() -> Option<String> {
     let name = std::env::args_os().next()?;
     handler_of(Path::new(&name)).map(str::to_owned)
 }

@@ -6,10 +6,12 @@ use anyhow::Context;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, rt};
 use hardened_node::policy_files;
+use hardened_sandbox::Identity;
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
 
 use crate::fault::{Fault, Result};
+use crate::state::POLICIES;
 
 /// What containerd hands to a runtime that is not runc's: the options of the runtime handler, or
 /// `ctr run --runtime-config-path` (containerd `api/types/runtimeoptions/v1`).
@@ -30,8 +32,9 @@ struct RuncOptions {
     owners: [u32; 2],
 }
 
-/// Reads the policy from the folder that the options name in `ConfigPath`, or from `/etc/hardened`.
-pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
+/// Reads the policy from the folder that the options name in `ConfigPath`, or from `/etc/hardened`, as far as it
+/// concerns this pod. `asked_for` is the profile that the pod names, if any.
+pub(crate) fn load(options: Option<&Any>, identity: &Identity, asked_for: Option<&str>) -> Result<Policy> {
     let arch = Arch::native().context("no seccomp filter can be made for this architecture; use x86_64 or aarch64")?;
     let folder = match options {
         Some(options) if !options.value.is_empty() => config_path(options)?,
@@ -48,7 +51,7 @@ pub(crate) fn load(options: Option<&Any>) -> Result<Policy> {
         })?;
         &folder
     };
-    policy_files::load(Path::new(folder), policy_files::Trust::Root, arch).map_err(|errors| {
+    policy_files::load_for_pod(Path::new(folder), arch, Path::new(POLICIES), identity, asked_for).map_err(|errors| {
         Fault::state(format!(
             "hardened: the node's policy cannot be used, so no container is started: {errors} -> fix it; `hardenctl \
              policy lint` checks it"

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::{Policy, Profile};
 use crate::refusal::Violation;
-use crate::request::ANNOTATION_PREFIX;
+use crate::request::{ANNOTATION_PREFIX, Request};
 use crate::sandbox::{Sandbox, both};
 
 /// A pod asks for a profile with this annotation, and gets the meet with the node's.
@@ -18,6 +18,12 @@ pub const ANNOTATIONS: &[(&str, &str)] = &[
     ("io.containerd.hardened.v1/bind-tcp", "TCP ports as in \"8080,9090\", or none"),
     ("io.containerd.hardened.v1/connect-tcp", "TCP ports as in \"443,5432\", or none"),
 ];
+
+/// The profile that a pod asks for, whether there is one of that name or not.
+#[must_use]
+pub fn profile(request: &Request) -> Option<&str> {
+    request.annotations.get(PROFILE_ANNOTATION).map(String::as_str)
+}
 
 /// The sandbox, tightened by the pod's annotations.
 pub(crate) fn tighten(

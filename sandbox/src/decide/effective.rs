@@ -32,7 +32,7 @@ pub(crate) fn effective(
         sandbox.host_namespaces.extend(policy.host_namespaces_of_pod(identity));
     }
     sandbox = annotation::tighten(sandbox, &request.annotations, policy, violations);
-    let asked_for = request.annotations.get(annotation::PROFILE_ANNOTATION).and_then(|name| policy.profile(name));
+    let asked_for = annotation::profile(request).and_then(|name| policy.profile(name));
     if let Some(asked_for) = asked_for {
         filters.push((Source::Annotation(asked_for.name().to_owned()), asked_for.sandbox().filter.clone()));
     }

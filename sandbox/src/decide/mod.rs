@@ -31,7 +31,7 @@ use crate::request::{ProcessRequest, Request};
 use crate::sandbox::Sandbox;
 use crate::seccomp::{CompileError, Filter, Program};
 
-pub use self::annotation::{ANNOTATIONS, PROFILE_ANNOTATION};
+pub use self::annotation::{ANNOTATIONS, PROFILE_ANNOTATION, profile as profile_asked_for};
 pub use self::host_paths::{folder_of_volumes, sources_to_locate};
 pub(crate) use self::labels::own_apparmor;
 pub use self::user_namespace::UserNamespace;

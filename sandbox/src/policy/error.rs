@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::Source;
 
 /// Where something stands in a policy file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Place {
     /// The file.
     pub file: PathBuf,

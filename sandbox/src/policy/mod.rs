@@ -2,9 +2,11 @@
 //!
 //! Reading the files is `hardened-node`'s; nothing here does I/O.
 
+mod compiled;
 mod edit;
 mod error;
 mod file;
+mod profile;
 mod rule;
 mod warning;
 
@@ -19,13 +21,13 @@ use self::error::nearest;
 pub use self::error::{Place, PolicyError, PolicyErrors};
 use self::file::{LandlockDemand, ProfileTable};
 pub use self::file::{PathAccess, PolicyFile};
+pub use self::profile::{Origin, Profile};
 pub use self::rule::Rule;
 pub use self::warning::PolicyWarning;
 use crate::identity::Identity;
-use crate::label;
 pub use crate::pattern::Patterns;
 use crate::profile::BuiltIn;
-use crate::sandbox::{HostNamespace, Sandbox};
+use crate::sandbox::HostNamespace;
 use crate::seccomp::Arch;
 pub use crate::seccomp::SocketFamily;
 
@@ -57,70 +59,10 @@ impl Source {
 /// Reads what `seccomp.oci` names, or says why it cannot be read.
 pub type ReadSeccomp<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
-/// Where a profile comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Part of this program.
-    BuiltIn,
-    /// A file of the node.
-    File(Place),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn => f.write_str("built in"),
-            Self::File(place) => place.fmt(f),
-        }
-    }
-}
-
-/// A named sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
-    name: String,
-    origin: Origin,
-    sandbox: Sandbox,
-    selinux: Option<String>,
-}
-
-impl Profile {
-    /// The name by which policies and annotations call it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it is written.
-    #[must_use]
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// What it allows.
-    #[must_use]
-    pub const fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
-    }
-
-    /// The SELinux label of a process that asks for none; absent for this product's own default. Only
-    /// the node's choice gives it: a pod that asks for the profile by annotation asks for less.
-    #[must_use]
-    pub fn selinux(&self) -> Option<&str> {
-        self.selinux.as_deref()
-    }
-
-    /// Whether it gives nothing that the other does not.
-    #[must_use]
-    pub fn is_within(&self, other: &Self) -> bool {
-        let label = self.selinux == other.selinux || self.selinux().is_none_or(label::is_baseline);
-        label && self.sandbox.is_within(&other.sandbox)
-    }
-}
-
 /// The node's policy, checked as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    arch: Arch,
     profiles: BTreeMap<String, Profile>,
     rules: Vec<Rule>,
     default: String,
@@ -142,7 +84,7 @@ impl fmt::Display for Choice<'_> {
         if let Some(rule) = self.rule {
             write!(f, "rule {} ({}), ", rule.number, rule.place)?;
         }
-        write!(f, "profile {} ({})", self.profile.name, self.profile.origin)
+        write!(f, "profile {} ({})", self.profile.name(), self.profile.origin())
     }
 }
 
@@ -150,13 +92,10 @@ impl Policy {
     /// A node without policy files: `baseline` for every container.
     #[must_use]
     pub fn built_in(arch: Arch) -> Self {
-        let profiles = BuiltIn::ALL.iter().map(|built_in| {
-            let name = built_in.name().to_owned();
-            let sandbox = built_in.sandbox(arch);
-            (name.clone(), Profile { name, origin: Origin::BuiltIn, sandbox, selinux: None })
-        });
+        let profiles = BuiltIn::ALL.map(|built_in| (built_in.name().to_owned(), Profile::built_in(built_in, arch)));
         Self {
-            profiles: profiles.collect(),
+            arch,
+            profiles: profiles.into(),
             rules: Vec::new(),
             default: BuiltIn::Baseline.name().to_owned(),
             landlock: LandlockDemand::default(),
@@ -213,7 +152,7 @@ impl Policy {
         policy.logs_landlock_denials = log.is_some_and(|(log, _)| log);
         if let Some((name, place)) = default {
             match policy.find(&name, &place) {
-                Ok(profile) if profile.sandbox.privileged => errors.push(PolicyError::at(
+                Ok(profile) if profile.is_privileged() => errors.push(PolicyError::at(
                     &place,
                     "privileged containers are for rules with `privileged = \"allow\"`, not for all containers",
                 )),
@@ -254,23 +193,22 @@ impl Policy {
                 ));
             }
         };
-        let selinux = table.labels.selinux.clone().or_else(|| base.selinux.clone());
-        let mut edit = Edit::new(base.sandbox.clone(), source, read, arch);
+        let selinux = table.labels.selinux.clone().or_else(|| base.selinux().map(str::to_owned));
+        let mut edit = Edit::new(base.sandbox().clone(), source, read, arch);
         edit.apply(name, &table, &place);
         errors.append(&mut edit.errors);
-        let profile = Profile { name: name.to_owned(), origin: Origin::File(place), sandbox: edit.sandbox, selinux };
-        self.profiles.insert(name.to_owned(), profile);
+        self.profiles.insert(name.to_owned(), Profile::written(name, place, edit.sandbox, selinux));
     }
 
     fn check_rules(&self, errors: &mut Vec<PolicyError>) {
         for rule in &self.rules {
             match self.find(&rule.profile, &rule.place) {
                 Err(error) => errors.push(error),
-                Ok(profile) if profile.sandbox.privileged != rule.privileged => {
+                Ok(profile) if profile.is_privileged() != rule.privileged => {
                     let problem = if rule.privileged {
-                        format!("profile {} does not extend `privileged`; leave `profile` out", profile.name)
+                        format!("profile {} does not extend `privileged`; leave `profile` out", profile.name())
                     } else {
-                        format!("profile {} is privileged; the rule must say privileged = \"allow\"", profile.name)
+                        format!("profile {} is privileged; the rule must say privileged = \"allow\"", profile.name())
                     };
                     errors.push(PolicyError::at(&rule.place, problem));
                 }
@@ -279,7 +217,7 @@ impl Policy {
                         let problem = format!(
                             "profile {} allows more than {narrower}, which the container would have by {by}, and a pod's \
                              author chooses all that this rule selects by; add `namespace`, or acknowledge-risk = true",
-                            profile.name
+                            profile.name()
                         );
                         PolicyError::at(&rule.place, problem)
                     }));
@@ -372,7 +310,7 @@ impl Policy {
 
     /// Paths of the host that a profile has a rule for.
     pub fn host_paths(&self) -> BTreeSet<&Path> {
-        let all = self.profiles.values().flat_map(|profile| &profile.sandbox.host_paths);
+        let all = self.profiles.values().flat_map(|profile| profile.sandbox().host_paths());
         all.flat_map(|paths| paths.grants().map(|(path, _)| path)).collect()
     }
 
@@ -380,7 +318,7 @@ impl Policy {
     /// comes before any image is known, may hold them for it.
     pub(crate) fn host_namespaces_of_pod(&self, identity: &Identity) -> impl Iterator<Item = HostNamespace> {
         let rules = self.rules.iter().filter(|rule| rule.may_match_pod(identity));
-        rules.filter_map(|rule| self.profile(&rule.profile)).flat_map(|p| p.sandbox.host_namespaces.iter().copied())
+        rules.filter_map(|rule| self.profile(&rule.profile)).flat_map(|p| p.sandbox().host_namespaces())
     }
 }
 

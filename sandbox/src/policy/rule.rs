@@ -16,18 +16,18 @@ pub struct Rule {
     pub(super) profile: String,
     pub(super) privileged: bool,
     pub(super) acknowledged: bool,
-    selector: Selector,
+    pub(super) selector: Selector,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Selector {
-    namespace: Option<Patterns>,
-    image: Option<Patterns>,
-    digest: Option<Patterns>,
-    pod: Option<Patterns>,
-    container: Option<Patterns>,
-    handler: Option<Patterns>,
-    kind: Option<Kind>,
+pub(super) struct Selector {
+    pub(super) namespace: Option<Patterns>,
+    pub(super) image: Option<Patterns>,
+    pub(super) digest: Option<Patterns>,
+    pub(super) pod: Option<Patterns>,
+    pub(super) container: Option<Patterns>,
+    pub(super) handler: Option<Patterns>,
+    pub(super) kind: Option<Kind>,
 }
 
 impl Rule {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 /// A mount shows all that lies below its source, so a path may be mounted as every rule below it
 /// allows too: a folder with a denied one in it is denied, a folder with a read-only one in it is
 /// read-only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostPaths {
     rules: BTreeMap<PathBuf, Rule>,
     other: Option<Access>,
@@ -25,7 +26,8 @@ pub enum Access {
     ReadWrite,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rule {
     access: Option<Access>,
     /// Says nothing of the path itself, only of all below.

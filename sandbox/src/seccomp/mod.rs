@@ -130,7 +130,7 @@ impl Action {
 }
 
 /// How an argument is compared; all comparisons are of unsigned 64-bit values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Test {
     /// `argument & mask == value`.
     Equal {
@@ -154,7 +154,8 @@ pub enum Test {
 }
 
 /// A test of one argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Condition {
     /// Which argument, 0 to 5.
     pub argument: u8,
@@ -187,7 +188,8 @@ impl Condition {
 }
 
 /// One answer to a call, given when all conditions hold.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// All must hold; none means always.
     pub conditions: Vec<Condition>,
@@ -206,12 +208,43 @@ impl Rule {
 /// A default-deny decision over all system calls of one architecture.
 ///
 /// A call gets the action of its first rule whose conditions hold, and else [`Filter::default`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Filter {
     arch: Arch,
     foreign: Action,
     default: Action,
+    #[serde(with = "grouped")]
     calls: BTreeMap<u32, Vec<Rule>>,
+}
+
+/// Rules as they are written: most calls have the same as many others.
+mod grouped {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Rule;
+
+    pub(super) fn serialize<S: Serializer>(calls: &BTreeMap<u32, Vec<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut groups: Vec<(&[Rule], Vec<u32>)> = Vec::new();
+        for (number, rules) in calls {
+            match groups.iter_mut().find(|(shared, _)| shared == rules) {
+                Some((_, numbers)) => numbers.push(*number),
+                None => groups.push((rules, vec![*number])),
+            }
+        }
+        groups.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, Vec<Rule>>, D::Error> {
+        let groups: Vec<(Vec<Rule>, Vec<u32>)> = Deserialize::deserialize(deserializer)?;
+        let calls =
+            groups.into_iter().flat_map(|(rules, numbers)| numbers.into_iter().map(move |n| (n, rules.clone())));
+        Ok(calls.collect())
+    }
 }
 
 impl Filter {

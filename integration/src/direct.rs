@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use containerd_shim_protos::api::{
-    CreateTaskRequest, DeleteRequest, KillRequest, Mount, ShutdownRequest, StartRequest, StateRequest, WaitRequest,
+    CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, Mount, ShutdownRequest, StartRequest,
+    StateRequest, WaitRequest,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -31,6 +32,8 @@ pub struct Direct<'a> {
     /// Where a shim logs to: somebody must have it open. A pipe holds all that a test makes it say.
     log: fs::File,
     stdout: String,
+    /// The runtime's options of the create.
+    options: Option<Any>,
     /// Once it is started.
     client: Option<TaskClient>,
 }
@@ -116,7 +119,7 @@ impl<'a> Direct<'a> {
         // SAFETY: the path is NUL terminated.
         ensure!(unsafe { libc::mkfifo(log.as_ptr(), 0o600) } == 0, "mkfifo: {}", std::io::Error::last_os_error());
         let log = fs::File::options().read(true).write(true).open(bundle.join("log"))?;
-        Ok(Self { containerd, binary, wrapper, id, bundle, log, stdout: String::new(), client: None })
+        Ok(Self { containerd, binary, wrapper, id, bundle, log, stdout: String::new(), options: None, client: None })
     }
 
     fn command(&self, action: &str) -> Command {
@@ -173,6 +176,14 @@ impl<'a> Direct<'a> {
         self.stdout = fifo.display().to_string();
     }
 
+    /// Has the node's policy read from another folder.
+    pub fn set_policy(&mut self, folder: &Path) {
+        let folder = folder.as_os_str().as_bytes();
+        // runtimeoptions.v1.Options with config_path, its field 2.
+        let value = [&[0x12, u8::try_from(folder.len()).unwrap_or_default()], folder].concat();
+        self.options = Some(Any { type_url: "runtimeoptions.v1.Options".to_owned(), value, ..Any::default() });
+    }
+
     /// Create, and nothing else.
     ///
     /// # Errors
@@ -196,7 +207,7 @@ impl<'a> Direct<'a> {
             ..Mount::default()
         };
         // containerd.runc.v1.Options with binary_name, its field 6.
-        let options = oci_runtime.map(|name| Any {
+        let runc = oci_runtime.map(|name| Any {
             type_url: "containerd.runc.v1.Options".to_owned(),
             value: [&[0x32, u8::try_from(name.len()).unwrap_or_default()], name.as_bytes()].concat(),
             ..Any::default()
@@ -206,7 +217,7 @@ impl<'a> Direct<'a> {
             bundle: self.bundle.display().to_string(),
             rootfs: vec![rootfs],
             stdout: self.stdout.clone(),
-            options: MessageField::from_option(options),
+            options: MessageField::from_option(runc.or_else(|| self.options.clone())),
             ..CreateTaskRequest::default()
         };
         self.client()?.create(context, &request).context("Create")?;
@@ -235,17 +246,60 @@ impl<'a> Direct<'a> {
         Ok(self.client()?.state(ctx(), &request)?.pid)
     }
 
+    /// Exec, Start, Wait and Delete of a process that ends at once, timed.
+    ///
+    /// # Errors
+    /// What the shim answers, or the process fails.
+    pub fn exec(&self, process: &serde_json::Value) -> Result<Duration> {
+        let (client, id, exec_id) = (self.client()?, self.id.clone(), "exec".to_owned());
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
+            value: serde_json::to_vec(process)?,
+            ..Any::default()
+        };
+        let exec = ExecProcessRequest {
+            id: id.clone(),
+            exec_id: exec_id.clone(),
+            spec: MessageField::some(spec),
+            ..ExecProcessRequest::default()
+        };
+        let begin = Instant::now();
+        client.exec(ctx(), &exec).context("Exec")?;
+        client
+            .start(ctx(), &StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..StartRequest::default() })
+            .context("Start of the exec")?;
+        let ended = client
+            .wait(ctx(), &WaitRequest { id: id.clone(), exec_id: exec_id.clone(), ..WaitRequest::default() })
+            .context("Wait")?;
+        client
+            .delete(ctx(), &DeleteRequest { id, exec_id, ..DeleteRequest::default() })
+            .context("Delete of the exec")?;
+        ensure!(ended.exit_status == 0, "the process ended with {}", ended.exit_status);
+        Ok(begin.elapsed())
+    }
+
     /// Kill, Wait, Delete and Shutdown, and the shim's own `delete`.
     ///
     /// # Errors
     /// What the shim answers.
     pub fn end(self) -> Result<()> {
+        self.end_timed().map(drop)
+    }
+
+    /// The same; how long Delete took.
+    ///
+    /// # Errors
+    /// What the shim answers.
+    pub fn end_timed(self) -> Result<Duration> {
         let client = self.client()?;
         let id = self.id.clone();
         client.kill(ctx(), &KillRequest { id: id.clone(), signal: 9, all: true, ..KillRequest::default() })?;
         client.wait(ctx(), &WaitRequest { id: id.clone(), ..WaitRequest::default() })?;
+        let begin = Instant::now();
         client.delete(ctx(), &DeleteRequest { id, ..DeleteRequest::default() })?;
-        self.shut_down()
+        let elapsed = begin.elapsed();
+        self.shut_down()?;
+        Ok(elapsed)
     }
 
     /// What containerd does when a create or start fails: Delete, Shutdown, and the shim's own

@@ -1,27 +1,38 @@
 //! Measures hardened against `io.containerd.runc.v2` with runc and with crun, interleaved in one
-//! run. `scripts/bench [ROUNDS]` runs it and writes `target/bench.md` and `target/bench.json`.
+//! run. `scripts/bench [ROUNDS] [PART...]` runs it and writes `target/bench.md` and `target/bench.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hardened_integration::direct::Direct;
 use hardened_integration::{Containerd, Generation, HARDENED, IMAGE, RUNC, processes, repository, run};
 
-/// One contender: name, and options of `ctr run`.
-const CONTENDERS: [(&str, &[&str]); 3] = [
-    ("hardened", &["--runtime", HARDENED]),
-    ("runc", &["--runtime", RUNC, "--seccomp"]),
-    ("crun", &["--runtime", RUNC, "--seccomp", "--runc-binary", "crun"]),
-];
+/// What is compared.
+struct Contender {
+    name: &'static str,
+    /// Options of `ctr run`.
+    options: Vec<&'static str>,
+    /// The shim.
+    binary: &'static str,
+    /// What runc's shim runs.
+    oci_runtime: Option<&'static str>,
+}
+
+/// Everything that can be measured, by the names of the command line.
+const PARTS: [&str; 5] = ["own", "calls", "rpc", "memory", "system-calls"];
 
 const CHURN: usize = 200;
 const CONCURRENCY: usize = 8;
-const PODS: usize = 20;
+
+/// Pods on a node.
+const PODS: [(usize, &str); 3] =
+    [(1, "PSS of a shim, one pod, kB"), (20, "PSS of a shim, 20 pods, kB"), (200, "PSS of a shim, 200 pods, kB")];
 
 /// Mounts of a node with a hundred pods and their volumes.
 const MOUNTS: usize = 1000;
@@ -34,18 +45,29 @@ const POD_ROUNDS: usize = 15;
 
 const RPC: &str = "Create + Start as RPCs, ms";
 const RPC_MOUNTS: &str = "Create + Start with 1,000 host mounts, ms";
+const RPC_RULES: &str = "Create + Start under 500 rules, ms";
+const EXEC: &str = "Exec to Delete as RPCs, ms";
+const EXEC_MOUNTS: &str = "Exec to Delete with 1,000 host mounts, ms";
+const DELETE: &str = "Delete as RPC, ms";
 const FIRST_POD: &str = "Create + Start of the first pod, ms";
 const LAST_POD: &str = "Create + Start of the 300th pod, ms";
 
 /// What is told in times of what.
-const AGAINST: [(&str, &str); 2] = [(RPC_MOUNTS, RPC), (LAST_POD, FIRST_POD)];
+const AGAINST: [(&str, &str); 4] = [(RPC_MOUNTS, RPC), (RPC_RULES, RPC), (EXEC_MOUNTS, EXEC), (LAST_POD, FIRST_POD)];
 
 /// Milliseconds, kilobytes or nanoseconds by measurement and contender.
 type Samples = BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>;
 
 fn main() -> Result<()> {
-    let rounds: usize = std::env::args().nth(1).map_or(Ok(25), |n| n.parse()).context("ROUNDS: expected a number")?;
+    let mut arguments = std::env::args().skip(1);
+    let rounds: usize = arguments.next().map_or(Ok(25), |n| n.parse()).context("ROUNDS: expected a number")?;
+    let parts: Vec<String> = arguments.collect();
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        bail!("{unknown}: there is no such part; expected some of {}", PARTS.join(", "));
+    }
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let c = Containerd::start(Generation::Two)?;
+    let contenders = contenders(&c)?;
     let mut report = Report::default();
     let mut samples = Samples::new();
     macro_rules! note {
@@ -54,77 +76,138 @@ fn main() -> Result<()> {
         };
     }
 
-    for _ in 0..50 {
-        let (decide, lock_down) = hardening(&c)?;
-        note!("decide and compile, µs", "hardened", decide);
-        note!("lock-down up to execve, µs", "hardened", lock_down);
-        let (read, judge) = five_hundred_rules()?;
-        note!("read a policy of 500 rules, µs", "hardened", read);
-        note!("decide and compile under 500 rules, µs", "hardened", judge);
+    if wanted("own") {
+        for _ in 0..50 {
+            let (decide, lock_down) = hardening(&c)?;
+            note!("decide and compile, µs", "hardened", decide);
+            note!("lock-down up to execve, µs", "hardened", lock_down);
+            let (read, compiled, judge) = five_hundred_rules()?;
+            note!("read a policy of 500 rules as TOML, µs", "hardened", read);
+            note!("read a policy of 500 rules as compiled, µs", "hardened", compiled);
+            note!("decide and compile under 500 rules, µs", "hardened", judge);
+        }
+        report.add(&samples)?;
     }
-    report.add(&samples)?;
     let config = stored_config(&c)?;
-    for round in 0..=rounds {
-        eprint!("\rstart and exec, round {round} of {rounds} ");
-        for (who, options) in CONTENDERS {
-            let rpc = create_and_start(&c, who, &config)?;
-            let once = start(&c, options)?;
-            let exec = exec(&c, options)?;
-            // The first round fills caches.
-            if round > 0 {
-                note!("run --rm, ms", who, once);
-                note!("exec, ms", who, exec);
-                note!(RPC, who, rpc);
+    if wanted("rpc") {
+        let rules = policy_of_500_rules(&c)?;
+        for round in 0..=rounds {
+            eprint!("\rTask calls, round {round} of {rounds} ");
+            for who in &contenders {
+                let [create, exec, delete] = life(&c, who, &config, None)?;
+                // The first round fills caches.
+                if round > 0 {
+                    note!(RPC, who.name, create);
+                    note!(EXEC, who.name, exec);
+                    note!(DELETE, who.name, delete);
+                }
+            }
+            for who in contenders.iter().filter(|who| who.oci_runtime.is_none()) {
+                let [create, ..] = life(&c, who, &config, Some(&rules))?;
+                if round > 0 {
+                    note!(RPC_RULES, who.name, create);
+                }
+            }
+            let mounts = HostMounts::make(&c)?;
+            for who in &contenders {
+                let [create, exec, _] = life(&c, who, &config, None)?;
+                if round > 0 {
+                    note!(RPC_MOUNTS, who.name, create);
+                    note!(EXEC_MOUNTS, who.name, exec);
+                }
+            }
+            drop(mounts);
+        }
+        report.add(&samples)?;
+        eprint!("\rthe first pod and the {MANY_PODS}th            ");
+        for who in contenders.iter().cycle().take(POD_ROUNDS * contenders.len()) {
+            note!(FIRST_POD, who.name, life(&c, who, &config, None)?[0]);
+        }
+        let pods = pods(&c, &contenders[0].options, MANY_PODS - 1)?;
+        for who in contenders.iter().cycle().take(POD_ROUNDS * contenders.len()) {
+            note!(LAST_POD, who.name, life(&c, who, &config, None)?[0]);
+        }
+        remove(&c, pods)?;
+        report.add(&samples)?;
+    }
+    if wanted("calls") {
+        for round in 0..=rounds {
+            eprint!("\rcommand lines, round {round} of {rounds} ");
+            for who in &contenders {
+                let once = start(&c, &who.options)?;
+                let exec = exec(&c, &who.options)?;
+                if round > 0 {
+                    note!("run --rm, ms", who.name, once);
+                    note!("exec, ms", who.name, exec);
+                }
             }
         }
-        let mounts = HostMounts::make(&c)?;
-        for (who, _) in CONTENDERS {
-            let rpc = create_and_start(&c, who, &config)?;
-            if round > 0 {
-                note!(RPC_MOUNTS, who, rpc);
+        for round in 1..=3 {
+            eprint!("\rchurn, round {round} of 3 ");
+            for who in &contenders {
+                note!("200 containers, 8 at a time, s", who.name, churn(&c, &who.options)?);
             }
         }
-        drop(mounts);
+        report.add(&samples)?;
     }
-    report.add(&samples)?;
-    eprint!("\rthe first pod and the {MANY_PODS}th            ");
-    for (who, _) in CONTENDERS.iter().cycle().take(POD_ROUNDS * CONTENDERS.len()) {
-        note!(FIRST_POD, *who, create_and_start(&c, who, &config)?);
-    }
-    let pods = pods(&c, CONTENDERS[0].1, MANY_PODS - 1)?;
-    for (who, _) in CONTENDERS.iter().cycle().take(POD_ROUNDS * CONTENDERS.len()) {
-        note!(LAST_POD, *who, create_and_start(&c, who, &config)?);
-    }
-    remove(&c, pods)?;
-    report.add(&samples)?;
-    for round in 1..=3 {
-        eprint!("\rmemory and churn, round {round} of 3 ");
-        for (who, options) in CONTENDERS {
-            let (one, many) = memory(&c, options)?;
-            note!("PSS of a shim, one pod, kB", who, one);
-            note!("PSS of a shim, 20 pods, kB", who, many);
-            note!("200 containers, 8 at a time, s", who, churn(&c, options)?);
-        }
-    }
-    report.add(&samples)?;
-    for round in 1..=5 {
-        eprint!("\rsystem calls, round {round} of 5 ");
-        for (who, options) in CONTENDERS.into_iter().chain([("unfiltered", &["--runtime", RUNC][..])]) {
-            let out = run_in(&c, options, &["hardened-probe", "bench"])?;
-            for line in out.lines() {
-                let (name, value) = line.split_once(' ').context("bench line")?;
-                let what = match name {
-                    "getpid" => "getpid, ns",
-                    "openclose" => "openat + close, ns",
-                    _ => "a denied call, ns",
-                };
-                note!(what, who, value.parse()?);
+    if wanted("memory") {
+        for round in 1..=3 {
+            eprint!("\rmemory, round {round} of 3 ");
+            // So many take long to start, and differ little from one round to the next.
+            let pods: Vec<_> = PODS.into_iter().filter(|(pods, _)| round == 1 || *pods < 100).collect();
+            for who in &contenders {
+                for (what, kilobytes) in memory(&c, &who.options, &pods)? {
+                    note!(what, who.name, kilobytes);
+                }
             }
         }
+        report.add(&samples)?;
     }
-    report.add(&samples)?;
+    if wanted("system-calls") {
+        for round in 1..=5 {
+            eprint!("\rsystem calls, round {round} of 5 ");
+            let unfiltered = ("unfiltered", vec!["--runtime", RUNC]);
+            let all = contenders.iter().map(|who| (who.name, who.options.clone())).chain([unfiltered]);
+            for (who, options) in all {
+                let out = run_in(&c, &options, &["hardened-probe", "bench"])?;
+                for line in out.lines() {
+                    let (name, value) = line.split_once(' ').context("bench line")?;
+                    let what = match name {
+                        "getpid" => "getpid, ns",
+                        "openclose" => "openat + close, ns",
+                        _ => "a denied call, ns",
+                    };
+                    note!(what, who, value.parse()?);
+                }
+            }
+        }
+        report.add(&samples)?;
+    }
     println!("\n{rounds} rounds, interleaved");
     Ok(())
+}
+
+/// hardened, runc and crun; and before them all an older shim, whose path is in `HARDENED_BEFORE`.
+fn contenders(c: &Containerd) -> Result<Vec<Contender>> {
+    let of_runc = |name, options: &[&'static str]| Contender {
+        name,
+        options: [&["--runtime", RUNC, "--seccomp"], options].concat(),
+        binary: "containerd-shim-runc-v2",
+        oci_runtime: Some(name),
+    };
+    let own =
+        |name, runtime, binary| Contender { name, options: vec!["--runtime", runtime], binary, oci_runtime: None };
+    let mut all = vec![
+        own("hardened", HARDENED, "containerd-shim-hardened-v1"),
+        of_runc("runc", &[]),
+        of_runc("crun", &["--runc-binary", "crun"]),
+    ];
+    if let Some(before) = std::env::var_os("HARDENED_BEFORE") {
+        let binary = "containerd-shim-before-v1";
+        fs::copy(&before, c.home().join("bin").join(binary)).with_context(|| format!("copy {before:?}"))?;
+        all.push(own("before", "io.containerd.before.v1", binary));
+    }
+    Ok(all)
 }
 
 fn id(c: &Containerd) -> String {
@@ -209,16 +292,19 @@ fn remove(c: &Containerd, ids: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Create and Start of a shim that serves already.
-fn create_and_start(c: &Containerd, who: &str, config: &serde_json::Value) -> Result<f64> {
-    let (binary, oci_runtime) = match who {
-        "hardened" => ("containerd-shim-hardened-v1", None),
-        _ => ("containerd-shim-runc-v2", Some(who)),
-    };
-    let direct = Direct::start(c, binary, config)?;
-    let elapsed = direct.create_and_start(oci_runtime).with_context(|| who.to_owned())?;
-    direct.end()?;
-    Ok(elapsed.as_secs_f64() * 1e3)
+/// One container's life as RPCs of a shim that serves already: milliseconds of Create and Start, of an exec from Exec
+/// to Delete, and of Delete.
+fn life(c: &Containerd, who: &Contender, config: &serde_json::Value, policy: Option<&Path>) -> Result<[f64; 3]> {
+    let mut direct = Direct::start(c, who.binary, config)?;
+    if let Some(policy) = policy {
+        direct.set_policy(policy);
+    }
+    let create = direct.create_and_start(who.oci_runtime).with_context(|| who.name.to_owned())?;
+    let mut process = config["process"].clone();
+    process["args"] = serde_json::json!(["true"]);
+    let exec = direct.exec(&process).with_context(|| who.name.to_owned())?;
+    let delete = direct.end_timed()?;
+    Ok([create, exec, delete].map(|elapsed| elapsed.as_secs_f64() * 1e3))
 }
 
 /// `ctr tasks exec ... true`, the median of five in one container.
@@ -285,18 +371,32 @@ fn hardening(c: &Containerd) -> Result<(f64, f64)> {
     Ok((decided.as_secs_f64() * 1e6, text.parse().with_context(|| text.clone())?))
 }
 
-/// A policy of 500 rules, of which the last decides; microseconds to read it and to decide.
-fn five_hundred_rules() -> Result<(f64, f64)> {
-    use hardened_sandbox::policy::{Policy, Source};
-    use hardened_sandbox::seccomp::Arch;
-    use hardened_sandbox::{KernelSupport, Observations, judge};
-
+/// 500 rules.
+fn rules() -> String {
     let mut text = String::from("[profile.web]\nextends = \"restricted\"\n");
     for n in 0..500 {
         text.push_str(&format!(
             "[[rule]]\nnamespace = [\"team-{n}\", \"team-{n}-*\"]\nimage = \"registry/{n}/*:*\"\nprofile = \"web\"\n"
         ));
     }
+    text
+}
+
+/// A folder with them, which has been there for a while.
+fn policy_of_500_rules(c: &Containerd) -> Result<PathBuf> {
+    let folder = c.home().join("policy-of-500-rules");
+    fs::create_dir(&folder)?;
+    fs::write(folder.join("policy.toml"), rules())?;
+    std::thread::sleep(Duration::from_secs(3));
+    Ok(folder)
+}
+
+/// A policy of 500 rules, of which the last decides; microseconds to read it both ways and to decide.
+fn five_hundred_rules() -> Result<(f64, f64, f64)> {
+    use hardened_sandbox::policy::{Policy, Source};
+    use hardened_sandbox::seccomp::Arch;
+    use hardened_sandbox::{KernelSupport, Observations, Request, decide};
+
     let namespaces = ["mount", "pid", "ipc", "network", "uts"].map(|kind| serde_json::json!({"type": kind}));
     let spec = serde_json::json!({
         "ociVersion": "1.2.0",
@@ -312,40 +412,38 @@ fn five_hundred_rules() -> Result<(f64, f64)> {
         },
     });
     let spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
-    let files = [Source::new("policy.toml".into(), text)];
+    let files = [Source::new("policy.toml".into(), rules())];
     let arch = Arch::native().context("an architecture that we know")?;
     let begin = Instant::now();
     let policy = Policy::parse(&files, &|_| Err(String::new()), arch)?;
     let read = begin.elapsed();
+    let (text, request) = (policy.compiled()?, Request::parse(&spec)?);
     let begin = Instant::now();
-    let admission = judge(&spec, &policy, &KernelSupport::assumed(), &Observations::none(None))?;
+    let policy = Policy::for_pod(&text, request.identity(), None)?;
+    let compiled = begin.elapsed();
+    let begin = Instant::now();
+    let admission = decide(&request, &policy, &KernelSupport::assumed(), &Observations::none(None))?;
     let judged = begin.elapsed();
     ensure!(admission.by().starts_with("rule 500 "), "{}", admission.by());
-    Ok((read.as_secs_f64() * 1e6, judged.as_secs_f64() * 1e6))
+    Ok((read.as_secs_f64() * 1e6, compiled.as_secs_f64() * 1e6, judged.as_secs_f64() * 1e6))
 }
 
 /// Memory of the shims themselves, shared pages counted by their share.
-fn memory(c: &Containerd, options: &[&str]) -> Result<(f64, f64)> {
-    let mut ids = Vec::new();
+fn memory(c: &Containerd, options: &[&str], counts: &[(usize, &'static str)]) -> Result<Vec<(&'static str, f64)>> {
+    let mut ids = BTreeSet::new();
     let mut measured = Vec::new();
-    for n in 1..=PODS {
-        ids.extend(pods(c, options, 1)?);
-        if n == 1 || n == PODS {
-            std::thread::sleep(Duration::from_millis(500));
-            let shims: Vec<i32> = processes()?
-                .into_iter()
-                .filter(|(_, l)| {
-                    l.contains("containerd-shim-") && ids.iter().any(|id| l.contains(&format!("-id {id} ")))
-                })
-                .map(|(pid, _)| pid)
-                .collect();
-            ensure!(shims.len() == n, "{} shims for {n} pods", shims.len());
-            let total: f64 = shims.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
-            measured.push(total / n as f64);
-        }
+    for (count, what) in counts {
+        ids.extend(pods(c, options, count - ids.len())?);
+        std::thread::sleep(Duration::from_millis(500));
+        let id = |line: &str| line.split_whitespace().skip_while(|word| *word != "-id").nth(1).map(str::to_owned);
+        let is_own = |line: &str| line.contains("containerd-shim-") && id(line).is_some_and(|id| ids.contains(&id));
+        let shims = processes()?.into_iter().filter(|(_, line)| is_own(line));
+        let all = shims.map(|(pid, _)| pss(pid)).collect::<Result<Vec<_>>>()?;
+        ensure!(all.len() == *count, "{} shims for {count} pods", all.len());
+        measured.push((*what, all.iter().sum::<f64>() / *count as f64));
     }
-    remove(c, ids)?;
-    Ok((measured[0], measured[1]))
+    remove(c, ids.into_iter().collect())?;
+    Ok(measured)
 }
 
 fn pss(pid: i32) -> Result<f64> {
@@ -431,6 +529,10 @@ fn rows(what: &str, contenders: &BTreeMap<&'static str, Vec<f64>>, samples: &Sam
         };
         let (hardened, runc, crun) = (times("hardened", hardened), times("runc", runc), times("crun", crun));
         rows.push(format!("| … against {base} | {hardened} | {runc} | {crun} | | |"));
+    }
+    if contenders.contains_key("before") {
+        let before = of("before");
+        rows.push(format!("| … before | {before:.1} | | | {:.2} | |", hardened / before));
     }
     if contenders.contains_key("unfiltered") {
         let unfiltered = of("unfiltered");

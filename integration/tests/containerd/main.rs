@@ -16,6 +16,7 @@ mod escapes;
 mod explain;
 mod hostile;
 mod landlock;
+mod lean;
 mod node;
 mod pods;
 mod policy;
@@ -98,6 +99,7 @@ fn main() {
         ("apparmor", apparmor::TESTS),
         ("selinux", selinux::TESTS),
         ("landlock", landlock::TESTS),
+        ("lean", lean::TESTS),
         ("users", users::TESTS),
         ("explain", explain::TESTS),
         ("agent", agent::TESTS),

@@ -3,6 +3,7 @@
 mod folder;
 mod hierarchy;
 mod legacy;
+mod pauses;
 mod settings;
 mod systemd;
 mod unified;
@@ -17,21 +18,20 @@ use hardened_sandbox::bundle::{CgroupPath, DeviceRule, Resources};
 
 pub(crate) use self::hierarchy::{CGROUP_ROOT, hierarchies};
 use self::hierarchy::{Hierarchies, Hierarchy};
+use self::pauses::Pauses;
 use self::settings::{write, write_all};
 use self::systemd::Unit;
 pub(crate) use self::unified::DeviceProgram;
 use crate::sys;
 
-/// How often the processes of a cgroup are killed again: some fork meanwhile.
-const KILL_ROUNDS: u32 = 500;
+/// How long the processes of a cgroup are killed again and again: some fork meanwhile.
+const KILL: Duration = Duration::from_secs(5);
 
-/// How often a cgroup is removed again whose processes have just ended.
-const REMOVE_ROUNDS: u32 = 100;
+/// How long a cgroup may keep its folder whose processes have ended.
+const REMOVE: Duration = Duration::from_secs(1);
 
-/// How often the kernel is asked whether a cgroup is frozen.
-const FREEZE_ROUNDS: u32 = 1000;
-
-const ROUND: Duration = Duration::from_millis(10);
+/// How long the kernel may take to freeze a cgroup.
+const FREEZE: Duration = Duration::from_secs(10);
 
 /// How often a folder is made whose parent another launcher removes at the same time.
 const MAKE_TRIES: u32 = 100;
@@ -320,16 +320,18 @@ impl Cgroup {
         let unified = Self::is_unified();
         let (file, value) = if unified { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
         let (state, done) = if unified { ("cgroup.events", "frozen 1") } else { ("freezer.state", "FROZEN") };
-        for _ in 0..FREEZE_ROUNDS {
+        let mut pauses = Pauses::new(FREEZE);
+        loop {
             // On v1 a process that was forked meanwhile is frozen by the next write
             // (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
             write(&folder.join(file), value).with_context(|| format!("freeze {self}"))?;
             if settings::read(&folder.join(state))?.lines().any(|line| line == done) {
                 return Ok(());
             }
-            tokio::time::sleep(ROUND).await;
+            if !pauses.next().await {
+                bail!("{self}: the kernel cannot freeze some of its processes");
+            }
         }
-        Err(anyhow!("{self}: the kernel cannot freeze some of its processes"))
     }
 
     /// Sets limits of a running container. Device rules are not among them: they are the sandbox's.
@@ -339,10 +341,10 @@ impl Cgroup {
 
     /// Kills every process, until none is left.
     pub(crate) async fn kill_all(&self) -> Result<()> {
-        let own = self.own()?;
-        if own.is_empty() {
+        if self.processes()?.is_empty() {
             return Ok(());
         }
+        let own = self.own()?;
         for (hierarchy, folder) in &own {
             let result = match hierarchy.name.as_str() {
                 // One write for all, forks in flight included (Linux 5.14).
@@ -359,16 +361,18 @@ impl Cgroup {
         let freezer = freezer.map(|(_, folder)| folder.join("freezer.state"));
         let set =
             |state: &str| freezer.iter().filter_map(|file| write(file, state).err()).for_each(|e| log::debug!("{e}"));
-        for _ in 0..KILL_ROUNDS {
+        let mut pauses = Pauses::new(KILL);
+        loop {
             set("FROZEN");
             let left = self.signal_all(libc::SIGKILL);
             set("THAWED");
             if left? == 0 {
                 return Ok(());
             }
-            tokio::time::sleep(ROUND).await;
+            if !pauses.next().await {
+                bail!("{self}: processes survive SIGKILL");
+            }
         }
-        Err(anyhow!("{self}: processes survive SIGKILL"))
     }
 
     /// Signals every process; returns how many there were.
@@ -450,13 +454,12 @@ pub(crate) fn add_to_existing(path: &str, pid: u32) -> Result<()> {
 }
 
 async fn remove(folder: &Path) -> io::Result<()> {
-    let mut round = 0;
+    let mut pauses = Pauses::new(REMOVE);
     loop {
         match folder::remove(folder) {
-            Err(error) if error.kind() == ErrorKind::ResourceBusy && round < REMOVE_ROUNDS => round += 1,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && pauses.next().await => {}
             result => return result,
         }
-        tokio::time::sleep(ROUND).await;
     }
 }
 

@@ -106,7 +106,7 @@ fn a_compiled_policy_has_what_concerns_the_pod() {
     // A part of it is none.
     let text = policy.compiled().unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 2 * 4 + 2);
+    assert_eq!(lines.len(), 1 + 2 * 4 + 2 * 2);
     for kept in 0..lines.len() {
         let part = lines.get(..kept).unwrap().join("\n");
         assert!(Policy::for_pod(&part, request(None).identity(), None).is_err(), "{kept} lines are enough");

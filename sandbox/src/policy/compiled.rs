@@ -1,7 +1,8 @@
 //! A checked policy as text, which the next create reads instead of the policy's files.
 //!
-//! A head, two lines for each profile of the node (its name, then the profile), and a line for each rule, all JSON. So
-//! a reader skips what does not concern its pod: of five hundred rules and twenty profiles it builds a few.
+//! Lines of JSON: a head, then two lines for each profile of the node, its name and the profile, then two lines for each
+//! rule, what it selects pods by and the rest. So a reader skips what does not concern its pod: of five hundred rules
+//! and twenty profiles it builds a few.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -40,31 +41,22 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 type Texts<'a> = Option<Vec<Text<'a>>>;
 
+/// What a rule selects pods by: namespace, pod, handler.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct PodLine<'a>(#[serde(borrow)] Texts<'a>, #[serde(borrow)] Texts<'a>, #[serde(borrow)] Texts<'a>);
+
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleLine<'a> {
-    #[serde(borrow)]
-    namespace: Texts<'a>,
-    #[serde(borrow)]
-    pod: Texts<'a>,
-    #[serde(borrow)]
-    handler: Texts<'a>,
-    #[serde(borrow)]
-    image: Texts<'a>,
-    #[serde(borrow)]
-    digest: Texts<'a>,
-    #[serde(borrow)]
-    container: Texts<'a>,
+struct RuleLine {
+    image: Option<Patterns>,
+    digest: Option<Patterns>,
+    container: Option<Patterns>,
     kind: Option<Kind>,
-    #[serde(borrow)]
-    profile: Text<'a>,
+    profile: String,
     privileged: bool,
     acknowledged: bool,
     number: usize,
-    #[serde(borrow)]
-    file: Text<'a>,
-    line: usize,
-    column: usize,
+    place: Place,
 }
 
 impl Policy {
@@ -89,7 +81,8 @@ impl Policy {
             lines.extend([serde_json::to_string(profile.name())?, serde_json::to_string(&line)?]);
         }
         for rule in &self.rules {
-            lines.push(serde_json::to_string(&RuleLine::of(rule)?)?);
+            let (pod, rest) = lines_of(rule);
+            lines.extend([serde_json::to_string(&pod)?, serde_json::to_string(&rest)?]);
         }
         Ok(lines.join("\n"))
     }
@@ -111,9 +104,9 @@ impl Policy {
         policy.landlock = head.landlock;
         policy.logs_landlock_denials = head.logs_landlock_denials;
         for _ in 0..head.rules {
-            let line: RuleLine<'_> = serde_json::from_str(next()?)?;
-            if line.may_match_pod(identity) {
-                policy.rules.push(line.into_rule());
+            let (pod, rest) = (serde_json::from_str::<PodLine<'_>>(next()?)?, next()?);
+            if pod.may_match(identity) {
+                policy.rules.push(pod.into_rule(serde_json::from_str(rest)?));
             }
         }
         let named = policy.rules.iter().map(|rule| rule.profile.as_str()).chain([head.default.as_str()]);
@@ -149,63 +142,59 @@ impl Profile {
     }
 }
 
-impl<'a> RuleLine<'a> {
-    fn of(rule: &'a Rule) -> Result<Self, serde_json::Error> {
-        let texts = |patterns: &'a Option<Patterns>| -> Texts<'a> {
-            let all = patterns.as_ref()?.all();
-            Some(all.iter().map(|pattern| Text(pattern.into())).collect())
-        };
-        let Selector { namespace, image, digest, pod, container, handler, kind } = &rule.selector;
-        let file = rule.place.file.to_str().ok_or_else(|| incomplete("a path is no UTF-8"))?;
-        Ok(Self {
-            namespace: texts(namespace),
-            pod: texts(pod),
-            handler: texts(handler),
-            image: texts(image),
-            digest: texts(digest),
-            container: texts(container),
-            kind: *kind,
-            profile: Text(rule.profile.as_str().into()),
-            privileged: rule.privileged,
-            acknowledged: rule.acknowledged,
-            number: rule.number,
-            file: Text(file.into()),
-            line: rule.place.line,
-            column: rule.place.column,
-        })
+fn lines_of(rule: &Rule) -> (PodLine<'_>, RuleLine) {
+    fn texts(patterns: &Option<Patterns>) -> Texts<'_> {
+        Some(patterns.as_ref()?.all().iter().map(|pattern| Text(pattern.into())).collect())
     }
+    let Selector { namespace, image, digest, pod, container, handler, kind } = &rule.selector;
+    let rest = RuleLine {
+        image: image.clone(),
+        digest: digest.clone(),
+        container: container.clone(),
+        kind: *kind,
+        profile: rule.profile.clone(),
+        privileged: rule.privileged,
+        acknowledged: rule.acknowledged,
+        number: rule.number,
+        place: rule.place.clone(),
+    };
+    (PodLine(texts(namespace), texts(pod), texts(handler)), rest)
+}
 
+impl PodLine<'_> {
     /// As [`Rule::may_match_pod`].
-    fn may_match_pod(&self, identity: &Identity) -> bool {
+    fn may_match(&self, identity: &Identity) -> bool {
         let holds = |patterns: &Texts<'_>, found: Option<&str>| {
             let matches = |found: &str, all: &[Text<'_>]| all.iter().any(|Text(one)| pattern::matches(one, found));
             patterns.as_ref().is_none_or(|all| found.is_some_and(|found| matches(found, all)))
         };
-        holds(&self.namespace, identity.namespace.as_deref())
-            && holds(&self.pod, identity.pod.as_deref())
-            && holds(&self.handler, identity.handler.as_deref())
+        let Self(namespace, pod, handler) = self;
+        holds(namespace, identity.namespace.as_deref())
+            && holds(pod, identity.pod.as_deref())
+            && holds(handler, identity.handler.as_deref())
     }
 
-    fn into_rule(self) -> Rule {
+    fn into_rule(self, rest: RuleLine) -> Rule {
         let patterns = |texts: Texts<'_>| {
             let mut all: Vec<String> = texts?.into_iter().map(|Text(text)| text.into_owned()).collect();
             Some(if all.len() == 1 { Patterns::One(all.remove(0)) } else { Patterns::Any(all) })
         };
+        let Self(namespace, pod, handler) = self;
         let selector = Selector {
-            namespace: patterns(self.namespace),
-            image: patterns(self.image),
-            digest: patterns(self.digest),
-            pod: patterns(self.pod),
-            container: patterns(self.container),
-            handler: patterns(self.handler),
-            kind: self.kind,
+            namespace: patterns(namespace),
+            image: rest.image,
+            digest: rest.digest,
+            pod: patterns(pod),
+            container: rest.container,
+            handler: patterns(handler),
+            kind: rest.kind,
         };
         Rule {
-            place: Place { file: self.file.0.into_owned().into(), line: self.line, column: self.column },
-            number: self.number,
-            profile: self.profile.0.into_owned(),
-            privileged: self.privileged,
-            acknowledged: self.acknowledged,
+            place: rest.place,
+            number: rest.number,
+            profile: rest.profile,
+            privileged: rest.privileged,
+            acknowledged: rest.acknowledged,
             selector,
         }
     }

@@ -9,11 +9,12 @@ mod pause;
 mod restricted;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::capability::CapabilitySet;
 use crate::sandbox::{HostPaths, Sandbox};
 use crate::seccomp::socket::{NO_FAMILY, number_of};
-use crate::seccomp::{Action, Arch, Condition, Filter, Rule, SocketFamily};
+use crate::seccomp::{Action, Arch, Condition, Filter, Rule, Rules, SocketFamily};
 
 /// System calls that get the same answer for the same reason.
 #[derive(Debug)]
@@ -117,9 +118,12 @@ impl BuiltIn {
         let default = if self == Self::Privileged { Action::Allow } else { Action::ENOSYS };
         let mut filter = Filter::new(arch, default, Action::KillProcess);
         for group in self.groups().iter().copied().flatten() {
+            let rules = group.rules.iter().map(|r| Rule { conditions: r.conditions.to_vec(), action: r.action });
+            let rules: Rules = rules.collect();
             for number in group.calls.iter().filter_map(|name| arch.number(name)) {
-                for rule in group.rules {
-                    filter.push(number, Rule { conditions: rule.conditions.to_vec(), action: rule.action });
+                match filter.of(number) {
+                    [] => filter.share(number, Arc::clone(&rules)),
+                    earlier => filter.set(number, [earlier, &rules].concat()),
                 }
             }
         }

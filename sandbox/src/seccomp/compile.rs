@@ -5,7 +5,7 @@
 //! single `ret`, so the kernel's allow bitmap (Linux 5.11, commit 8e01b51a31a1) serves them
 //! without running the program at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::{Action, Arch, Condition, Filter, Rule, Test};
@@ -140,12 +140,17 @@ impl Program {
 
 impl From<Program> for String {
     fn from(program: Program) -> Self {
-        use std::fmt::Write as _;
-        program.0.iter().fold(Self::with_capacity(program.0.len() * 16), |mut out, i| {
-            // Writing to a String cannot fail.
-            write!(out, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k).unwrap_or_default();
-            out
-        })
+        let bits =
+            |i: &Instruction| u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k);
+        // Not by the formatter, which takes longer than the compiler.
+        let digits = |bits: u64| -> [u8; 16] {
+            std::array::from_fn(|at| match (bits >> (60 - 4 * at)) as u8 & 0xf {
+                digit @ 0..10 => b'0' + digit,
+                digit => b'a' - 10 + digit,
+            })
+        };
+        let text: Vec<u8> = program.0.iter().flat_map(|i| digits(bits(i))).collect();
+        Self::from_utf8(text).unwrap_or_default()
     }
 }
 
@@ -154,23 +159,20 @@ impl TryFrom<String> for Program {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         const BAD: &str = "expected 1 to 4096 BPF instructions of 16 hexadecimal digits each";
-        let digits = text.as_bytes();
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(BAD);
-        }
-        let (chunks, rest) = digits.as_chunks::<16>();
+        let (chunks, rest) = text.as_bytes().as_chunks::<16>();
         if !rest.is_empty() || chunks.is_empty() || chunks.len() > MAX_INSTRUCTIONS {
             return Err(BAD);
         }
-        let number =
-            |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|s| u32::from_str_radix(s, 16).ok()).ok_or(BAD);
-        let byte = |digits: &[u8]| number(digits).map(|n| n as u8);
         let instruction = |chunk: &[u8; 16]| {
+            let mut bits = 0;
+            for byte in chunk {
+                bits = bits << 4 | u64::from(char::from(*byte).to_digit(16).ok_or(BAD)?);
+            }
             Ok(Instruction {
-                code: number(&chunk[..4])? as u16,
-                jt: byte(&chunk[4..6])?,
-                jf: byte(&chunk[6..8])?,
-                k: number(&chunk[8..])?,
+                code: (bits >> 48) as u16,
+                jt: (bits >> 40) as u8,
+                jf: (bits >> 32) as u8,
+                k: bits as u32,
             })
         };
         chunks.iter().map(instruction).collect::<Result<_, _>>().map(Self)
@@ -183,7 +185,7 @@ impl Filter {
     /// # Errors
     /// The program would be larger than the kernel takes.
     pub fn compile(&self) -> Result<Program, CompileError> {
-        self.compile_with(&|_, action| action.word())
+        self.compile_with(self.rules(), &|_, action| action.word())
     }
 
     /// The same, but a supervisor is asked for the answer to each call that gets an errno, unless it is one of the quiet.
@@ -196,16 +198,16 @@ impl Filter {
     /// The program would be larger than the kernel takes.
     pub fn compile_explained(&self, quiet: &BTreeSet<u32>) -> Result<Program, CompileError> {
         let seccomp = self.arch().number("seccomp");
-        let mut filter = self.clone();
+        let otherwise = [Rule::always(self.default)];
+        let guarded = seccomp.map(|number| without_listeners(self.of(number), self.default));
+        let mut rules: BTreeMap<u32, &[Rule]> = self.rules().collect();
         for number in quiet {
             // One that has no rule is among many that have none.
-            filter.calls.entry(*number).or_insert_with(|| vec![Rule::always(self.default)]);
+            rules.entry(*number).or_insert(&otherwise);
         }
-        if let Some(number) = seccomp {
-            filter.set(number, without_listeners(self.of(number), self.default));
-        }
+        rules.extend(seccomp.zip(guarded.as_deref()));
         let is_quiet = |number| quiet.contains(&number);
-        filter.compile_with(&|number, action| match action {
+        self.compile_with(rules.into_iter(), &|number, action| match action {
             NO_LISTENER if number.is_some() && number == seccomp => action.word(),
             Action::Errno(errno) if !number.is_some_and(is_quiet) => NOTIFY | u32::from(errno),
             Action::Errno(_)
@@ -217,8 +219,13 @@ impl Filter {
         })
     }
 
-    /// `word` is what the program returns for an answer to a call, or to calls that have no rule or number here.
-    fn compile_with(&self, word: &dyn Fn(Option<u32>, Action) -> u32) -> Result<Program, CompileError> {
+    /// Compiles these rules, in the order of the calls' numbers. `word` is what the program returns for an answer to a
+    /// call, or to calls that have no rule or number here.
+    fn compile_with<'a>(
+        &self,
+        rules: impl Iterator<Item = (u32, &'a [Rule])>,
+        word: &dyn Fn(Option<u32>, Action) -> u32,
+    ) -> Result<Program, CompileError> {
         let foreign = Instruction::new(RETURN, word(None, self.foreign()));
         let mut program = vec![
             Instruction::new(LOAD, ARCH),
@@ -230,31 +237,42 @@ impl Filter {
             program.push(Instruction::branch(JUMP_GREATER_OR_EQUAL, X32_BIT, 0, 1));
             program.push(foreign);
         }
-        search(&self.leaves(word), &mut program);
+        search(&leaves(rules, self.default(), word), &mut program);
         if program.len() > MAX_INSTRUCTIONS {
             return Err(CompileError::TooLarge(program.len()));
         }
         Ok(Program(program))
     }
+}
 
-    /// All call numbers in order, cut into ranges; each range's code ends in returns.
-    fn leaves(&self, word: &dyn Fn(Option<u32>, Action) -> u32) -> Vec<(Range<u32>, Vec<Instruction>)> {
-        let mut leaves: Vec<(Range<u32>, Vec<Instruction>)> = Vec::new();
-        let mut push = |range: Range<u32>, code: Vec<Instruction>| match leaves.last_mut() {
-            _ if range.is_empty() => {}
-            Some((last, same)) if *same == code => last.end = range.end,
-            _ => leaves.push((range, code)),
-        };
-        let otherwise = vec![Instruction::new(RETURN, word(None, self.default()))];
-        let mut next = 0;
-        for (number, rules) in self.rules() {
-            push(next..number, otherwise.clone());
-            push(number..number + 1, answer(rules, self.default(), &|action| word(Some(number), action)));
-            next = number + 1;
+/// All call numbers in order, cut into ranges; each range's code ends in returns.
+fn leaves<'a>(
+    rules: impl Iterator<Item = (u32, &'a [Rule])>,
+    default: Action,
+    word: &dyn Fn(Option<u32>, Action) -> u32,
+) -> Vec<(Range<u32>, Vec<Instruction>)> {
+    let mut leaves: Vec<(Range<u32>, Vec<Instruction>)> = Vec::new();
+    let mut push = |range: Range<u32>, code: &[Instruction]| match leaves.last_mut() {
+        _ if range.is_empty() => {}
+        Some((last, same)) if same == code => last.end = range.end,
+        _ => leaves.push((range, code.to_vec())),
+    };
+    let otherwise = [Instruction::new(RETURN, word(None, default))];
+    let mut next = 0;
+    for (number, rules) in rules {
+        push(next..number, &otherwise);
+        let word = |action| word(Some(number), action);
+        match rules {
+            // Most are like this.
+            [Rule { conditions, action }, ..] if conditions.is_empty() => {
+                push(number..number + 1, &[Instruction::new(RETURN, word(*action))]);
+            }
+            _ => push(number..number + 1, &answer(rules, default, &word)),
         }
-        push(next..u32::MAX, otherwise);
-        leaves
+        next = number + 1;
     }
+    push(next..u32::MAX, &otherwise);
+    leaves
 }
 
 /// Appends a binary search for the leaf of the loaded number.

@@ -129,7 +129,7 @@ pub(crate) fn oracle(filter: &Filter) -> Option<(Filter, Program)> {
             }
             // libseccomp 2.5 loses rules where several order one argument (`x < 0 or x <= 2^32` comes
             // out as never), so a rule that tests an argument again in another way is left out.
-            let kept = comparable.calls.get(&number).map(Vec::as_slice).unwrap_or_default();
+            let kept = comparable.of(number);
             if kept.iter().flat_map(|r| &r.conditions).any(|k| once.iter().any(|c| !comparable_tests(k, c))) {
                 continue;
             }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Condition, Filter, Rule};
+use super::{Condition, Filter, Rule, shared};
 
 impl Filter {
     /// The filter that allows what both allow. Idempotent, commutative and associative in what
@@ -31,12 +31,12 @@ impl Filter {
             }
             !rules.is_empty()
         });
-        Self { arch: self.arch, foreign: self.foreign.min(other.foreign), default, calls }
+        Self { arch: self.arch, foreign: self.foreign.min(other.foreign), default, calls: shared(calls) }
     }
 
     /// The rules of a call, closed by one that always holds.
     pub(super) fn complete(&self, number: u32) -> Vec<Rule> {
-        let mut rules = self.calls.get(&number).cloned().unwrap_or_default();
+        let mut rules = self.of(number).to_vec();
         if !rules.iter().any(|rule| rule.conditions.is_empty()) {
             rules.push(Rule::always(self.default));
         }

@@ -14,6 +14,7 @@ mod table;
 mod within;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use answer::Call;
 pub use compile::{CompileError, Instruction, Program};
@@ -205,6 +206,13 @@ impl Rule {
     }
 }
 
+/// The rules of a call, shared by all calls that have the same.
+pub(crate) type Rules = Arc<[Rule]>;
+
+fn shared(calls: BTreeMap<u32, Vec<Rule>>) -> Arc<BTreeMap<u32, Rules>> {
+    Arc::new(calls.into_iter().map(|(number, rules)| (number, rules.into())).collect())
+}
+
 /// A default-deny decision over all system calls of one architecture.
 ///
 /// A call gets the action of its first rule whose conditions hold, and else [`Filter::default`].
@@ -214,22 +222,24 @@ pub struct Filter {
     arch: Arch,
     foreign: Action,
     default: Action,
+    /// Shared with copies: a decision makes several of a filter that has hundreds of calls.
     #[serde(with = "grouped")]
-    calls: BTreeMap<u32, Vec<Rule>>,
+    calls: Arc<BTreeMap<u32, Rules>>,
 }
 
 /// Rules as they are written: most calls have the same as many others.
 mod grouped {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::Rule;
+    use super::{Rule, Rules};
 
-    pub(super) fn serialize<S: Serializer>(calls: &BTreeMap<u32, Vec<Rule>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(calls: &BTreeMap<u32, Rules>, serializer: S) -> Result<S::Ok, S::Error> {
         let mut groups: Vec<(&[Rule], Vec<u32>)> = Vec::new();
         for (number, rules) in calls {
-            match groups.iter_mut().find(|(shared, _)| shared == rules) {
+            match groups.iter_mut().find(|(shared, _)| *shared == rules.as_ref()) {
                 Some((_, numbers)) => numbers.push(*number),
                 None => groups.push((rules, vec![*number])),
             }
@@ -239,19 +249,19 @@ mod grouped {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<u32, Vec<Rule>>, D::Error> {
+    ) -> Result<Arc<BTreeMap<u32, Rules>>, D::Error> {
         let groups: Vec<(Vec<Rule>, Vec<u32>)> = Deserialize::deserialize(deserializer)?;
-        let calls =
-            groups.into_iter().flat_map(|(rules, numbers)| numbers.into_iter().map(move |n| (n, rules.clone())));
-        Ok(calls.collect())
+        let groups = groups.into_iter().map(|(rules, numbers)| (Rules::from(rules), numbers));
+        let calls = groups.flat_map(|(rules, numbers)| numbers.into_iter().map(move |n| (n, Arc::clone(&rules))));
+        Ok(Arc::new(calls.collect()))
     }
 }
 
 impl Filter {
     /// A filter that answers `default` to every call of `arch`, and `foreign` to every other ABI.
     #[must_use]
-    pub const fn new(arch: Arch, default: Action, foreign: Action) -> Self {
-        Self { arch, foreign, default, calls: BTreeMap::new() }
+    pub fn new(arch: Arch, default: Action, foreign: Action) -> Self {
+        Self { arch, foreign, default, calls: Arc::default() }
     }
 
     /// The architecture whose calls are decided one by one.
@@ -274,23 +284,29 @@ impl Filter {
 
     /// Calls with rules of their own, by number.
     pub fn rules(&self) -> impl Iterator<Item = (u32, &[Rule])> {
-        self.calls.iter().map(|(number, rules)| (*number, rules.as_slice()))
+        self.calls.iter().map(|(number, rules)| (*number, rules.as_ref()))
     }
 
     /// Adds a rule behind those that the call has.
     pub fn push(&mut self, number: u32, rule: Rule) {
-        self.calls.entry(number).or_default().push(rule);
+        let rules = self.of(number).iter().cloned().chain([rule]).collect();
+        self.set(number, rules);
     }
 
     /// The rules of a call.
     #[must_use]
     pub fn of(&self, number: u32) -> &[Rule] {
-        self.calls.get(&number).map(Vec::as_slice).unwrap_or_default()
+        self.calls.get(&number).map(AsRef::as_ref).unwrap_or_default()
     }
 
     /// Gives a call these rules instead of those that it has.
     pub fn set(&mut self, number: u32, rules: Vec<Rule>) {
-        self.calls.insert(number, rules);
+        self.share(number, rules.into());
+    }
+
+    /// The same, with rules that other calls have too.
+    pub(crate) fn share(&mut self, number: u32, rules: Rules) {
+        Arc::make_mut(&mut self.calls).insert(number, rules);
     }
 
     /// Answers `action` to calls through another ABI.

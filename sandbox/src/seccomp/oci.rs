@@ -1,8 +1,10 @@
 //! Reads the `linux.seccomp` of an OCI spec: RuntimeDefault, or a Localhost profile of the node.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
-use super::{Action, Arch, Condition, Filter, Rule, Test};
+use super::{Action, Arch, Condition, Filter, Rule, Test, shared};
 
 /// What makes a seccomp profile of a spec unusable.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl Filter {
         let default =
             action(profile.default_action(), profile.default_errno_ret(), || "linux.seccomp.defaultAction".into())?;
         let mut filter = Self::new(arch, default, Action::Allow);
+        let mut calls: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
         for (position, entry) in profile.syscalls().iter().flatten().enumerate() {
             let field = |name: &str| format!("linux.seccomp.syscalls[{position}].{name}");
             let action = action(entry.action(), entry.errno_ret(), || field("action"))?;
@@ -59,15 +62,16 @@ impl Filter {
                 .collect::<Result<Vec<_>, _>>()?;
             for number in entry.names().iter().filter_map(|name| arch.number(name)) {
                 for conditions in alternatives(&conditions) {
-                    filter.push(number, Rule { conditions, action });
+                    calls.entry(number).or_default().push(Rule { conditions, action });
                 }
             }
         }
-        for rules in filter.calls.values_mut() {
+        for rules in calls.values_mut() {
             // Stable: rules of one action keep their order.
             rules.sort_by_key(|rule| rule.action);
             rules.dedup();
         }
+        filter.calls = shared(calls);
         Ok(filter)
     }
 }

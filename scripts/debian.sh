@@ -10,7 +10,7 @@ say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
 debian_mirror() {
     # shellcheck disable=SC2016 # apt expands it
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/\?$' ||
-        { echo "apt knows no Debian mirror: run apt-get update, or mend its sources" >&2; return 1; }
+        { echo "apt knows no Debian mirror: run apt-get update, or fix its sources" >&2; return 1; }
 }
 
 # debian_lists SUITE [ARCHITECTURE]: has apt look at that release; sets `apt` to its folder and

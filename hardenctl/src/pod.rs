@@ -38,7 +38,7 @@ pub(crate) struct Judged {
     pub(crate) uid: Option<u32>,
     /// Sysctls that the pod sets.
     pub(crate) sysctls: Vec<String>,
-    /// It asks for no filter of system calls, by a field of its own or of the pod's.
+    /// It asks for no filter of system calls, in its own securityContext or the pod's.
     pub(crate) unconfined: bool,
 }
 

@@ -59,7 +59,7 @@ impl Reader {
         Self { folder: folder.to_owned(), offsets: BTreeMap::new(), unreadable: 0 }
     }
 
-    /// Oldest first. A file that is gone, or was begun anew, is no error: it is what becomes of old records.
+    /// Oldest first. A file that is gone, or was started again, is no error: old records are removed like this.
     pub(crate) fn read(&mut self) -> Result<Vec<Record>> {
         let folder = self.folder.clone();
         let show = folder.display();
@@ -187,7 +187,7 @@ mod tests {
         let counts = |reader: &mut Reader| reader.read().unwrap().iter().map(|r| r.count).collect::<Vec<_>>();
         assert_eq!(counts(&mut reader), [1, 2]);
         assert!(counts(&mut reader).is_empty());
-        // Begun anew.
+        // Started again.
         fs::write(&path, line(3, "3")).unwrap();
         assert_eq!(counts(&mut reader), [3]);
     }

@@ -156,7 +156,7 @@ fn the_shipped_schema_of_records_is_that_of_the_code() {
 }
 
 /// A weight that is changed, or a profile that gives more, shows up in a diff.
-/// What is passed over is told of: `--follow` and the agent read by the same code.
+/// What is skipped is reported: `--follow` and the agent read by the same code.
 #[test]
 fn lines_that_are_no_records_are_told_of() {
     let folder = tempfile::tempdir().unwrap();

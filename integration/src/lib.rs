@@ -254,7 +254,7 @@ impl Containerd {
             generation,
             purpose,
             home,
-            // Of its own, since /run/hardened and cgroups are the machine's.
+            // One per containerd, because /run/hardened and cgroups belong to the whole machine.
             namespace: format!("test{name}"),
             root: test_root().join(format!("root-{name}")),
             volumes: volumes_root().join(format!("hardened-test-{name}")),

@@ -37,7 +37,7 @@ pub(super) enum Read {
     Overrun,
 }
 
-/// Starts to listen, in a thread of its own. Of other types nothing comes: a filter in the kernel drops them, since a node
+/// Starts to listen, in a separate thread. Records of other types do not arrive: a filter in the kernel drops them, since a node
 /// may have a million a second.
 pub(super) fn listen() -> Result<mpsc::Receiver<io::Result<Read>>> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkAudit);

@@ -92,7 +92,7 @@ impl Containers {
         self.all.values()
     }
 
-    /// The first of which something is so. They are looked for anew only if there is none: records come by the thousand.
+    /// The first of which something is so. They are looked for again only if there is none: records come by the thousand.
     fn find(&mut self, is_it: impl Fn(&Container) -> bool) -> Option<Key> {
         let find = |all: &BTreeMap<Key, Container>| {
             all.iter().find(|(_, container)| is_it(container)).map(|(key, _)| key.clone())

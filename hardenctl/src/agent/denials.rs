@@ -16,7 +16,7 @@ use super::process::Process;
 /// Domains that are known at once. Each has a process, or an open descriptor.
 const MAX_DOMAINS: usize = 65_536;
 
-/// Denials whose domain has not been told of, at once.
+/// Most denials that wait for the record of their domain.
 const MAX_WAITING: usize = 1024;
 
 /// Kinds that differ by the object alone: others are one kind more. A container that is denied ever other paths hides nothing
@@ -37,7 +37,7 @@ struct Domain {
     seen: u64,
 }
 
-/// Who is told of audit records.
+/// What receives audit records.
 #[derive(Debug)]
 pub(super) struct Denials {
     pub(super) containers: Containers,

@@ -16,7 +16,7 @@ const MAX_KINDS: usize = 50_000;
 pub(super) struct Followed {
     folder: PathBuf,
     reader: Reader,
-    /// By kind, and by when it was first denied: a container that is called as one before it begins anew.
+    /// By kind, and by when it was first denied: a new container with the name of an earlier one starts again.
     counts: HashMap<(Kind, String), u64>,
 }
 

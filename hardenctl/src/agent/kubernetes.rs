@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::metrics::{Losses, Reason, operation};
 use crate::records::{printable, what};
 
-/// How long nothing more is told of the same operation of a pod.
+/// How long no further event is sent for the same operation of a pod.
 const QUIET: Duration = Duration::from_secs(300);
 
 /// Operations of pods that are remembered for that.
@@ -49,7 +49,7 @@ impl Limit {
         Self { told: HashMap::new(), tokens: BURST, filled: now }
     }
 
-    /// Whether a denial is to be told of; none where it would be one too many.
+    /// Whether to send an event for a denial; `None` if it would exceed the rate.
     fn allows(&mut self, record: &Record, now: Instant) -> Option<bool> {
         let key = (record.pod_uid.clone(), record.enforcer, operation(record).to_owned());
         if self.told.get(&key).is_some_and(|last| now.duration_since(*last) < QUIET) {

@@ -21,7 +21,7 @@ const MAX_SERIES: usize = 1000;
 /// A series to which nothing was added for so long makes room for another.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// What denials are told apart by.
+/// The labels of the metrics of denials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DenialLabels {
     namespace: String,

@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// `hardened_agent_lost_records_total`.
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
-    /// Where /metrics is served. Whoever can connect can read it.
+    /// Where /metrics is served. Anyone who can connect can read it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9465")]
     listen: SocketAddr,
     /// Makes Kubernetes Events on pods: SandboxDenied, one a pod and operation in five minutes.

@@ -120,7 +120,7 @@ mod tests {
         for other in ["12:cpu:/k8s/pod/a\n3:pids:/k8s/pod/ab", "12:cpu:/k8s/pod/a", "0::/", ""] {
             assert!(!container.hold(&of(other)), "{other}");
         }
-        // In no cgroup of its own is everybody.
+        // The root cgroup holds processes of no container.
         assert!(!of("0::/").hold(&of("0::/")));
         assert!(of("0::/a").hold(&of("0::/a/b")) && !of("0::/a").hold(&of("0::/")));
     }

@@ -21,7 +21,7 @@ const MAX_CONNECTIONS: usize = 16;
 /// How long one is served. Each is for one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What Prometheus is told that it gets: the OpenMetrics specification, "Protocol Negotiation".
+/// The content type for Prometheus: the OpenMetrics specification, "Protocol Negotiation".
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves for ever.
@@ -39,7 +39,7 @@ pub(super) async fn serve(listener: TcpListener, registry: Registry) {
         tokio::spawn(async move {
             let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &registry))));
             let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
-            // Whoever asks and goes away, or takes too long, gets no answer.
+            // A client that disconnects, or takes too long, gets no answer.
             drop(tokio::time::timeout(PATIENCE, connection).await);
             drop(place);
         });

@@ -1,4 +1,4 @@
-//! A Landlock domain of one's own, under any name: whoever reads the kernel's audit records must not take it for another's.
+//! A Landlock domain under any name: a reader of the kernel's audit records must not take it for another container's.
 
 use std::ffi::CString;
 use std::io;

@@ -1,4 +1,4 @@
-//! A listener of one's own: whoever holds one can let calls through that a filter wanted to be asked about.
+//! A seccomp listener: anyone who holds one can let calls through that a filter wanted to be asked about.
 
 use std::time::{Duration, Instant};
 

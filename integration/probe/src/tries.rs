@@ -503,7 +503,7 @@ pub(crate) fn bench() {
         let fd = open(c"/etc/passwd", libc::O_RDONLY);
         call(libc::SYS_close, [i64::from(fd)]);
     });
-    // Far more are slowed down, where they are told of.
+    // Far more are slowed down where they are reported.
     time("denied", 5_000, &|| {
         call(libc::SYS_bpf, [-1, 0, 0]);
     });

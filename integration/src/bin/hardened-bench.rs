@@ -52,7 +52,7 @@ const DELETE: &str = "Delete as RPC, ms";
 const FIRST_POD: &str = "Create + Start of the first pod, ms";
 const LAST_POD: &str = "Create + Start of the 300th pod, ms";
 
-/// What is told in times of what.
+/// Which row is also printed as a multiple of which other row.
 const AGAINST: [(&str, &str); 4] = [(RPC_MOUNTS, RPC), (RPC_RULES, RPC), (EXEC_MOUNTS, EXEC), (LAST_POD, FIRST_POD)];
 
 /// Milliseconds, kilobytes or nanoseconds by measurement and contender.
@@ -479,7 +479,7 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The table, which grows as measurements are done: whoever waits sees them, and what is cut off is not lost.
+/// The table, which grows as measurements are done: a reader sees them early, and an interrupted run loses none.
 #[derive(Default)]
 struct Report {
     done: BTreeSet<&'static str>,
@@ -504,7 +504,7 @@ impl Report {
     }
 
     fn line(&mut self, row: &str) {
-        // Over what is told of the progress.
+        // Over the line that shows the progress.
         println!("\r\x1b[K{row}");
         self.table.push_str(row);
         self.table.push('\n');

@@ -60,7 +60,7 @@ impl Agent {
         Ok(Self { process, address })
     }
 
-    /// What it tells whoever asks, or an error.
+    /// What it answers, or an error.
     fn metrics(&self) -> Result<String> {
         let mut stream = std::net::TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -117,7 +117,7 @@ fn prometheus_reads_what_was_denied_and_the_dashboard_asks_for_it(c: &Containerd
             agent.address
         ),
     )?;
-    // Taken and left again: nobody else is told to listen there.
+    // Bound and released: nothing else here listens on it.
     let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let log = fs::File::create(home.join("prometheus.log"))?;
     let server = prometheus("prometheus")
@@ -165,7 +165,7 @@ fn prometheus_reads_what_was_denied_and_the_dashboard_asks_for_it(c: &Containerd
     Ok(())
 }
 
-/// The container gives domains of its own the name by which another's are known.
+/// The container makes Landlock domains under the name that identifies another container's.
 fn what_landlock_denies_is_told_of_and_a_container_forges_none_of_it(c: &Containerd) -> Result<()> {
     let _audit = Audit::enable()?;
     let events = folder(c)?;
@@ -176,7 +176,7 @@ fn what_landlock_denies_is_told_of_and_a_container_forges_none_of_it(c: &Contain
     let running = folder.start(&[], &["sh", "-c", program])?;
     let record_of = |arg: &str| {
         let find = || told(&events, c, running.id()).into_iter().find(|record| record["Args"][0] == arg);
-        eventually(&format!("{arg} is told of"), || find().is_some())
+        eventually(&format!("{arg} is reported"), || find().is_some())
             .with_context(|| format!("{:?} {}", told(&events, c, running.id()), agent.metrics().unwrap_or_default()))?;
         find().context("it is gone again")
     };
@@ -208,8 +208,8 @@ fn what_landlock_denies_is_told_of_and_a_container_forges_none_of_it(c: &Contain
     let out = hardenctl(&["why", running.id(), "--connect", "4711"])?;
     ensure!(out.status == 1, "{out:?}");
 
-    // Another container, which makes domains of its own and calls itself as the first one's are called, or as none is: what
-    // these deny, the kernel does not tell. A denial of the container's own comes after them, and is told of.
+    // Another container, which makes more domains and gives itself the name of the first one's, or an unused one: what
+    // these deny is not logged by the kernel. A denial of the container's own domain comes after them, and is reported.
     let mark = mark_of(c, running.id())?;
     let other = folder.start(&[], &["sleep", "1000"])?;
     let before = told(&events, c, running.id()).len();
@@ -217,7 +217,7 @@ fn what_landlock_denies_is_told_of_and_a_container_forges_none_of_it(c: &Contain
         other.exec(&["hardened-probe", "domain", &name])?.ok()?;
     }
     ensure!(other.exec(&["nc", "-w", "1", "127.0.0.1", "4712"])?.status != 0);
-    eventually("the other's is told of", || !told(&events, c, other.id()).is_empty())?;
+    eventually("the other's is reported", || !told(&events, c, other.id()).is_empty())?;
     let (first, second) = (told(&events, c, running.id()), told(&events, c, other.id()));
     ensure!(first.len() == before && second.len() == 1 && second[0]["Resource"] == "4712", "{first:?} {second:?}");
     ensure!(!agent.metrics()?.contains("reason=\"Unattributed\""), "{}", agent.metrics()?);
@@ -256,7 +256,7 @@ fn what_an_agent_cannot_do_is_an_error(_: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// An API server that takes Events by TLS from whoever has its token, and refuses those of a namespace.
+/// An API server that accepts Events over TLS with its token, and refuses those of one namespace.
 const API_SERVER: &str = r#"
 import http.server, json, ssl, sys
 class Api(http.server.BaseHTTPRequestHandler):

@@ -98,7 +98,7 @@ fn the_agent_tells_what_it_denies(c: &Containerd) -> Result<()> {
     let program = "read line < /etc/passwd; exec sleep 1000";
     let running = c.start_container(&["--apparmor-profile", "hardened-test-told"], &["sh", "-c", program])?;
     let find = || agent::told(&events, c, running.id()).into_iter().find(|record| record["Resource"] == "/etc/passwd");
-    eventually("the denial is told of", || find().is_some()).with_context(|| agent.lost())?;
+    eventually("the denial is reported", || find().is_some()).with_context(|| agent.lost())?;
     let record = find().context("it is gone again")?;
     ensure!(record["Enforcer"] == "apparmor" && record["HostPID"] == running.pid()?, "{record}");
     ensure!(record["PolicyName"].as_str().is_some_and(|name| name.contains("hardened-test-told")), "{record}");

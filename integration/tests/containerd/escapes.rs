@@ -657,7 +657,7 @@ fn a_unified_resource_is_a_file_of_the_cgroup(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// The kubelet follows names in these folders as root: whoever may change them has it read or write
+/// The kubelet follows names in these folders as root: anyone who can change them makes it read or write
 /// the host's files.
 fn a_pod_does_not_get_what_the_kubelet_keeps_for_itself(c: &Cri) -> Result<()> {
     let pod = c.pod("own")?;

@@ -1,4 +1,4 @@
-//! Denied calls: answered as without, and told of.
+//! Denied calls: answered as the filter would, and reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn records(c: &Containerd, id: &str) -> Result<Vec<Value>> {
 /// Those of one call, as soon as there is one: it is written down when the program has its answer.
 fn record_of(c: &Containerd, id: &str, call: &str) -> Result<Value> {
     let of_call = || records(c, id).ok().and_then(|all| all.into_iter().find(|record| record["Resource"] == call));
-    eventually(&format!("{call} is told of"), || of_call().is_some())?;
+    eventually(&format!("{call} is reported"), || of_call().is_some())?;
     of_call().context("it is gone again")
 }
 
@@ -182,7 +182,7 @@ fn each_of_five_hundred_short_lives_is_counted(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// Four kinds of a call are told apart; all others of it are one.
+/// Four kinds of a call have separate records; all others share one.
 fn ever_other_arguments_hide_no_other_call(c: &Containerd) -> Result<()> {
     let calls = "for f in m u i n p U mu mi mn; do unshare -$f true; done; hardened-probe pivot_root; exec sleep 1000";
     let running = c.start_container(&[], &["sh", "-c", calls])?;
@@ -197,7 +197,7 @@ fn ever_other_arguments_hide_no_other_call(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// Whoever holds one could let calls through.
+/// A process with a listener could let calls through.
 fn no_process_of_a_container_has_a_listener(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sh", "-c", "sleep 1000 & sleep 1000"])?;
     c.ctr(&["tasks", "exec", "-d", "--exec-id", "e", running.id(), "sleep", "1000"])?.ok()?;

@@ -33,7 +33,7 @@ fn best_effort_starts_them_and_says_what_they_lack(c: &Containerd) -> Result<()>
     ensure!(running.exec(&["touch", "/usr/bin/x"])?.status != 0, "a system folder was changed");
     let lost = "device ioctls are not restricted";
     let id = format!("\"id\":\"{}\"", running.id());
-    eventually("the event is told", || {
+    eventually("the event is sent", || {
         events.text().lines().any(|l| l.contains("/hardened/landlock-reduced") && l.contains(&id) && l.contains(lost))
     })?;
     let told = hardenctl(&["explain", "--container", running.id()])?.ok()?.text();

@@ -73,7 +73,7 @@ fn compare(offline: &Value, online: Option<&anyhow::Error>) -> Result<()> {
         (_, None) => Err(anyhow::anyhow!("{name}: started, and refused offline: {offline}")),
         (_, Some(error)) => {
             let error = format!("{error:#}");
-            // containerd has an answer of its own.
+            // containerd answers that itself.
             if ["is not a shared mount", "cannot be mapped to a host ID"].iter().any(|known| error.contains(known)) {
                 return Ok(());
             }

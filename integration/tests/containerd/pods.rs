@@ -141,7 +141,7 @@ impl Stream {
     pub(crate) fn open(c: &Cri, url: &str, protocol: &str) -> Result<Self> {
         let namespace = fs::File::open(format!("/proc/{}/ns/net", c.containerd().pid()?))?;
         let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
-        // A thread of its own goes there, and ends there.
+        // A separate thread joins it, and ends there.
         let connected = std::thread::scope(|scope| {
             let connect = scope.spawn(|| {
                 // SAFETY: takes numbers only; the thread goes to no other place afterwards.
@@ -718,7 +718,7 @@ fn devices_of_the_host_are_refused(c: &Cri) -> Result<()> {
     let app = pod.run(container_config("app", &["sleep", "1000"]))?;
     let cgroup = cgroup_of(init(&app)?, "devices")?;
     if with_systemd() {
-        // systemd writes its units' settings anew, and has no device rules for this one.
+        // systemd writes its units' settings again, and has no device rules for this one.
         let reload = std::process::Command::new("systemctl").arg("daemon-reload").status()?;
         ensure!(reload.success(), "{reload}");
     }

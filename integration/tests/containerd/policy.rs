@@ -35,7 +35,7 @@ crate::tests!(
     a_broken_policy_starts_nothing,
 );
 
-/// A policy folder of its own.
+/// A separate policy folder.
 pub(crate) struct Folder<'a> {
     c: &'a Containerd,
     path: PathBuf,
@@ -343,7 +343,7 @@ fn what_is_taken_away_is_told(c: &Containerd) -> Result<()> {
     let running = c.start_container(&[], &["sleep", "1000"])?;
     let id = format!("\"id\":\"{}\"", running.id());
     let dropped = "process.capabilities: dropped: NET_RAW";
-    eventually("the event is told", || {
+    eventually("the event is sent", || {
         events.text().lines().any(|l| l.contains("/hardened/tightened") && l.contains(&id) && l.contains(dropped))
     })?;
     ensure!(hardenctl(&["explain", "--container", running.id()])?.ok()?.text().contains("dropped: NET_RAW"));
@@ -400,7 +400,7 @@ fn privileged_is_let_through_by_rule_alone(c: &Containerd) -> Result<()> {
     let events = crate::task::Events::follow(c)?;
     let running = folder.start(&[&["--privileged"][..], &IDENTITY].concat(), &["sleep", "1000"])?;
     let told = format!("\"id\":\"{}\"", running.id());
-    eventually("the event is told", || {
+    eventually("the event is sent", || {
         events
             .text()
             .lines()

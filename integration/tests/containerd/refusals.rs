@@ -65,7 +65,7 @@ fn refused(c: &Containerd, options: &[&str], words: &[&str]) -> Result<()> {
 fn privileged_is_refused_in_one_sentence(c: &Containerd) -> Result<()> {
     let words = ["hardened: privileged: true is refused by profile baseline", "the container is privileged -> set"];
     refused(c, &["--privileged"], &words)?;
-    // What follows from that is no reason of its own.
+    // What follows from that is not listed as another reason.
     let out = c.run(&["--privileged"], &["true"])?;
     ensure!(!out.stderr.contains("(2)") && !out.stderr.contains("sysfs"), "{out:?}");
     Ok(())

@@ -107,7 +107,7 @@ fn files_of_other_categories_are_denied(c: &Containerd) -> Result<()> {
 fn the_agent_tells_what_it_denies(c: &Containerd) -> Result<()> {
     let folder = c.volume()?;
     fs::write(folder.join("secret"), "of c7,c8")?;
-    // Of folders Debian's policy says that nothing is told: `dontaudit`.
+    // Debian's policy does not log denials on folders: `dontaudit`.
     label_file(&folder, "system_u:object_r:container_file_t:s0")?;
     label_file(&folder.join("secret"), "system_u:object_r:container_file_t:s0:c7,c8")?;
     let events = agent::folder(c)?;
@@ -116,7 +116,7 @@ fn the_agent_tells_what_it_denies(c: &Containerd) -> Result<()> {
     let running =
         c.start_container(&["--mount", &mount], &["sh", "-c", "read line < /data/secret; exec sleep 1000"])?;
     let find = || agent::told(&events, c, running.id()).into_iter().find(|record| record["Enforcer"] == "selinux");
-    eventually("the denial is told of", || find().is_some()).with_context(|| agent.lost())?;
+    eventually("the denial is reported", || find().is_some()).with_context(|| agent.lost())?;
     let record = find().context("it is gone again")?;
     ensure!(record["HostPID"] == running.pid()? && record["Operation"] == "File", "{record}");
     ensure!(record["Setting"].as_str().is_some_and(|s| s.contains("allow container_t container_file_t:")), "{record}");

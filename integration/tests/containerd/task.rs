@@ -147,7 +147,7 @@ fn an_oom_kill_is_told_of(c: &Containerd) -> Result<()> {
         &["--memory-limit", "16777216"],
         &["sh", "-c", "sleep 0.2; dd if=/dev/zero of=/dev/shm/x bs=1M count=60; x=$(head -c 80000000 /dev/zero | tr '\\0' x); sleep 1"],
     )?;
-    let told = eventually("/tasks/oom is told", || events.of(running.id()).iter().any(|topic| topic == "/tasks/oom"));
+    let told = eventually("/tasks/oom is sent", || events.of(running.id()).iter().any(|topic| topic == "/tasks/oom"));
     running.remove()?;
     told
 }
@@ -164,7 +164,7 @@ fn events_come_in_containerds_order(c: &Containerd) -> Result<()> {
     eventually("it is stopped", || running.status().is_ok_and(|s| s == "STOPPED"))?;
     let id = running.id().to_owned();
     running.remove()?;
-    eventually("/tasks/delete is told", || events.of(&id).iter().any(|t| t == "/tasks/delete"))?;
+    eventually("/tasks/delete is sent", || events.of(&id).iter().any(|t| t == "/tasks/delete"))?;
     let topics = events.of(&id);
     let expected = [
         "/tasks/create",

@@ -1,4 +1,4 @@
-//! Paths in a folder, of which the kernel follows no symbolic link: whoever controls the folder
+//! Paths in a folder, in which the kernel follows no symbolic link: anyone who controls the folder
 //! cannot lead elsewhere what is opened.
 
 use std::ffi::OsString;

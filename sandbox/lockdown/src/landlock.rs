@@ -1,4 +1,4 @@
-//! Landlock: the container's ruleset, enforced on this process; and for an exec one of its own on top.
+//! Landlock: the container's ruleset, enforced on this process; an exec gets another one on top.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -83,7 +83,7 @@ mod tests {
         newest
     }
 
-    /// Runs in a thread of its own under rulesets: Landlock is of a thread.
+    /// Runs in a separate thread under rulesets: a Landlock domain belongs to a thread.
     fn confined<T: Send>(rulesets: &[&OwnedFd], work: impl FnOnce() -> T + Send) -> T {
         let run = || {
             sys::set_no_new_privs().unwrap();

@@ -229,7 +229,7 @@ impl Landlocked<'_> {
         let payload = payload.resolve()?;
         sys::reset_signals().map_err(|e| Failure::new(Mechanism::Execve, "reset signals", e))?;
         let program = &self.plan.seccomp;
-        // Without a listener, on an older kernel say, the same is denied, and nobody is told.
+        // Without a listener, for example on an older kernel, the same calls are denied, and not reported.
         let listener = if program.explains() { sys::load_explained_filter(program).ok() } else { None };
         match listener {
             // From here on a call that is denied waits for the supervisor: the plan was made so that none of these is.

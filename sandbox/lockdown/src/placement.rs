@@ -23,7 +23,7 @@ const NSFS_MAGIC: FsWord = 0x6e73_6673;
 pub fn own_namespaces() -> Result<Namespaces, Failure> {
     match by_pidfd() {
         Ok(namespaces) => Ok(namespaces),
-        // An older kernel; or whoever runs this node's runtime forbids it the call.
+        // An older kernel; or a filter around this node's runtime denies the call.
         Err(_) => by_procfs("self"),
     }
 }

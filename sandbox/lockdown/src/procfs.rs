@@ -1,6 +1,6 @@
 //! `/proc`, as far as it can be trusted in a container's mount namespace.
 //!
-//! The kernel makes `/proc/self` for the process that asks, whoever mounted the procfs and for
+//! The kernel makes `/proc/self` for the process that asks, no matter who mounted the procfs and for
 //! whichever pid namespace. So it cannot lie as long as it is the root of a procfs, and no other mount
 //! covers a part of it on the way (CVE-2019-16884, CVE-2025-52881). Both are looked at here.
 

@@ -34,7 +34,7 @@ impl Payload {
         self.environment.push(format!("HOME={home}"));
     }
 
-    /// Looks whether the program is there, for whoever wants to know before the process executes it. To be called in
+    /// Checks that the program exists, before the process executes it. To be called in
     /// the container's root; names are relative to `directory`.
     ///
     /// The caller can look into processes that the container cannot, so no magic link of procfs is followed: the names

@@ -18,7 +18,7 @@ const MAX_STATUS_BYTES: u64 = 1 << 20;
 /// Who a process is.
 #[derive(Debug, Default)]
 pub struct Process {
-    /// In the pid namespace of whoever looks.
+    /// In the pid namespace of the caller.
     pub pid: u32,
     /// In its own pid namespace.
     pub own_pid: u32,

@@ -269,13 +269,16 @@ impl Cgroup {
     fn own(&self) -> Result<Vec<(&'static Hierarchy, PathBuf)>> {
         let mut own = Vec::new();
         for hierarchy in &hierarchies()?.all {
-            let folder = self.in_hierarchy(hierarchy);
-            let owner = sys::attribute(&folder, OWNER).with_context(|| format!("look at {}", folder.display()))?;
-            if owner.is_some_and(|owner| owner == self.owner().as_bytes()) {
-                own.push((hierarchy, folder));
-            }
+            own.extend(self.own_folder(hierarchy)?.map(|folder| (hierarchy, folder)));
         }
         Ok(own)
+    }
+
+    /// The folder in one hierarchy, if there is one and it is the container's own.
+    fn own_folder(&self, hierarchy: &Hierarchy) -> Result<Option<PathBuf>> {
+        let folder = self.in_hierarchy(hierarchy);
+        let owner = sys::attribute(&folder, OWNER).with_context(|| format!("look at {}", folder.display()))?;
+        Ok(owner.is_some_and(|owner| owner == self.owner().as_bytes()).then_some(folder))
     }
 
     /// The container's own folder in each hierarchy, with the name of the hierarchy's mount: `cpu,cpuacct`;
@@ -296,7 +299,8 @@ impl Cgroup {
     /// is not the container's own has none of the container's.
     pub(crate) fn processes(&self) -> Result<Vec<i32>> {
         // All are in all hierarchies: a launcher enters them all before it has a child.
-        let Some((_, folder)) = self.own()?.into_iter().next() else { return Ok(Vec::new()) };
+        let Some(first) = hierarchies()?.all.first() else { return Ok(Vec::new()) };
+        let Some(folder) = self.own_folder(first)? else { return Ok(Vec::new()) };
         folder::processes(&folder).with_context(|| format!("list the processes of {self}"))
     }
 
@@ -398,16 +402,18 @@ impl Cgroup {
     /// Removes the cgroup, with what is below it; that it is gone already is as well. One that is not the
     /// container's own stays.
     pub(crate) async fn remove(&self) -> Result<()> {
-        let own = self.own()?;
-        if let Some(unit) = self.unit().filter(|_| !own.is_empty()) {
-            return unit.stop().with_context(|| format!("remove {self}"));
-        }
-        for (_, folder) in own {
-            remove(&folder).await.with_context(|| format!("remove {}", folder.display()))?;
-        }
-        // A launcher that was killed had no time to say whose it is.
-        for folder in hierarchies()?.all.iter().map(|hierarchy| self.in_hierarchy(hierarchy)) {
-            folder::remove_unfinished(&folder).with_context(|| format!("remove {}", folder.display()))?;
+        for hierarchy in &hierarchies()?.all {
+            let own = self.own_folder(hierarchy)?;
+            if let Some(unit) = self.unit().filter(|_| own.is_some()) {
+                return unit.stop().with_context(|| format!("remove {self}"));
+            }
+            let folder = self.in_hierarchy(hierarchy);
+            let removed = match own {
+                Some(folder) => remove(&folder).await,
+                // A launcher that was killed had no time to say whose it is.
+                None => folder::remove_unfinished(&folder),
+            };
+            removed.with_context(|| format!("remove {}", folder.display()))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Files of records: bounded, and kept when their container is gone. Whoever looks for the reason of a crash comes late.
+//! Files of records: bounded, and kept when their container is gone. The reason for a crash is looked for afterwards.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -1,6 +1,6 @@
 //! Reads the node's policy from its folder.
 //!
-//! Whoever can write to these files decides what every pod may do. So each file and folder is
+//! Anyone who can write to these files decides what every pod may do. So each file and folder is
 //! opened first, and owner and mode are checked on the open descriptor.
 
 mod compiled;

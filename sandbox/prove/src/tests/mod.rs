@@ -59,3 +59,12 @@ fn program(instructions: &[Instruction]) -> Program {
     let text = instructions.iter().map(|i| format!("{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k));
     Program::try_from(text.collect::<String>()).unwrap()
 }
+
+#[test]
+fn no_part_of_the_runtime_depends_on_the_prover() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for part in ["shim", "sandbox", "sandbox/lockdown", "sandbox/node"] {
+        let manifest = std::fs::read_to_string(workspace.join(part).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[dependencies]") && !manifest.contains("hardened-prove"), "{part}");
+    }
+}

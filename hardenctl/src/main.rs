@@ -14,6 +14,7 @@ mod manifest;
 mod pod;
 mod policy;
 mod policy_source;
+mod prove;
 mod records;
 mod report;
 mod sarif;

@@ -1,4 +1,4 @@
-//! `hardenctl policy`: lint, show, diff, match, schema.
+//! `hardenctl policy`: lint, show, prove, diff, match, schema.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use hardened_sandbox::{Identity, Kind};
 use crate::args::{HANDLER, PolicyPath, dns_label};
 use crate::facts::{Line, calls, facts, table};
 use crate::policy_source::{check_path, parse, read};
+use crate::prove;
 use crate::style::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN};
 use crate::table::{rows, width};
 
@@ -40,6 +41,22 @@ pub(crate) enum Command {
         all: bool,
         /// Only this one.
         profile: Option<String>,
+    },
+    /// Proves what the filters of profiles let through, for every call and all arguments.
+    ///
+    /// An SMT solver (z3) looks for a call that gets another answer than by the profile's rules, makes a
+    /// namespace, types into a terminal, and the like. It finds none, which proves the claim, or prints it.
+    /// Exit code 0: all claims are proved; 1: some are refuted; 2: nothing can be said, because the solver
+    /// is not installed, say.
+    Prove {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Folder or file.
+        #[arg(default_value = policy_files::FOLDER)]
+        file: PathBuf,
+        /// Only these, built-in ones too. Without: those that the policy defines, and its default.
+        profiles: Vec<String>,
     },
     /// Compares two policies, profile by profile. Exit code 0: the same; 1: they differ.
     Diff {
@@ -92,6 +109,7 @@ impl Command {
         match self {
             Self::Lint { paths, json } => lint(&paths, json),
             Self::Show { policy, json, all, profile } => show(&read(&policy.policy)?, json, all, profile.as_deref()),
+            Self::Prove { json, file, profiles } => prove::run(&file, &profiles, json),
             Self::Diff { json, before, after } => diff(&read(&before)?, &read(&after)?, json),
             Self::Explain { policy, json, all, namespace, image, pod, container, handler, sandbox, privileged } => {
                 let kind = if sandbox { Kind::Sandbox } else { Kind::Container };

@@ -14,8 +14,13 @@ pub(crate) fn arch() -> Arch {
 
 /// Reads a policy from a folder or file of anybody's.
 pub(crate) fn read(path: &Path) -> Result<Policy> {
+    read_for(path, arch())
+}
+
+/// The same, for nodes of an architecture.
+pub(crate) fn read_for(path: &Path, arch: Arch) -> Result<Policy> {
     check_path(path)?;
-    Ok(parse(path)?)
+    Ok(parse_for(path, arch)?)
 }
 
 /// A node may be without its policy folder. One that a person names is meant to be there.
@@ -27,8 +32,12 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
 }
 
 pub(crate) fn parse(path: &Path) -> Result<Policy, PolicyErrors> {
+    parse_for(path, arch())
+}
+
+fn parse_for(path: &Path, arch: Arch) -> Result<Policy, PolicyErrors> {
     if path.is_file() {
-        return policy_files::load_file(path, arch());
+        return policy_files::load_file(path, arch);
     }
-    policy_files::load(path, policy_files::Trust::Anyone, arch())
+    policy_files::load(path, policy_files::Trust::Anyone, arch)
 }

@@ -291,3 +291,46 @@ fn nothing_of_a_manifest_reaches_the_terminal_raw() {
         }
     }
 }
+
+#[test]
+fn what_a_filter_lets_through_is_proved_or_shown() {
+    let (code, text, error) = hardenctl(&["policy", "prove", "configs/policy-example.toml", "web"]);
+    assert_eq!(code, 0, "{text}{error}");
+    insta::assert_snapshot!("proofs", text);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("loose.toml");
+    std::fs::write(
+        &path,
+        "[profile.loose]\nextends = \"baseline\"\nseccomp.allow = [\"unshare\", \"ioctl\", \"socket\"]\n",
+    )
+    .unwrap();
+    let file = path.to_str().unwrap();
+    let (code, json, error) = hardenctl(&["policy", "prove", "--json", file, "loose"]);
+    assert_eq!(code, 1, "{json}{error}");
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let shown = |claim: usize| {
+        let claim = &report[0]["claims"][claim];
+        let texts = claim["counterexamples"].as_array().unwrap().iter().map(|found| {
+            assert_eq!(claim["proved"], false, "{claim}");
+            format!("{} {}", found["arch"].as_str().unwrap(), found["text"].as_str().unwrap())
+        });
+        texts.collect::<Vec<_>>()
+    };
+    assert!(shown(0).is_empty() && shown(1).is_empty(), "{json}");
+    for (claim, call) in [(2, "unshare(0x"), (3, "ioctl("), (4, "socket("), (6, "")] {
+        let [x86_64, aarch64] = shown(claim).try_into().unwrap();
+        assert!(x86_64.starts_with(&format!("x86_64 {call}")) && x86_64.ends_with(" is allowed"), "{x86_64}");
+        assert!(aarch64.starts_with(&format!("aarch64 {call}")) && aarch64.ends_with(" is allowed"), "{aarch64}");
+    }
+    let (code, text, _) = hardenctl(&["policy", "prove", file, "loose"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("  refuted  no call types into a terminal (TIOCSTI, TIOCLINUX)\n"), "{text}");
+    assert!(text.contains("\n           x86_64: ioctl("), "{text}");
+    assert!(text.ends_with("4 claims proved for every call on x86_64 and aarch64, 4 refuted\n"), "{text}");
+    // Nothing is claimed where nothing can be proved.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hardenctl"));
+    let out = command.args(["policy", "prove", file]).env("PATH", dir.path()).output().unwrap();
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{error}");
+    assert!(out.stdout.is_empty() && error.contains("apt-get install z3"), "{error}");
+}

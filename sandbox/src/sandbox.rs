@@ -311,6 +311,12 @@ impl Sandbox {
         &self.filter
     }
 
+    /// Calls whose denial is not told of.
+    #[must_use]
+    pub const fn quiet(&self) -> &BTreeSet<u32> {
+        &self.quiet
+    }
+
     /// Whether programs may be executed from writable places.
     #[must_use]
     pub const fn execute_from_writable(&self) -> bool {

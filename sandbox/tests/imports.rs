@@ -9,10 +9,11 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Folders of crates, from the workspace's. Of programs with one file each there is nothing to tell.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "sandbox/src",
     "sandbox/lockdown/src",
     "sandbox/node/src",
+    "sandbox/prove/src",
     "shim/src",
     "hardenctl/src",
     "integration/src",

@@ -25,7 +25,6 @@ use crate::mask_plan::MaskPlan;
 use crate::observations::Observations;
 use crate::plan::LockdownPlan;
 use crate::policy::Policy;
-use crate::profile;
 use crate::refusal::{Note, PodField, Refusal, Violation};
 use crate::request::{ProcessRequest, Request};
 use crate::sandbox::Sandbox;
@@ -140,8 +139,7 @@ impl Admission {
         let mut notes = process.notes.clone();
         let hardened = process::harden(process, &self.sandbox, &self.kernel, self.user_namespace.is_some(), &mut notes);
         let seccomp = if self.sandbox.exec.no_network {
-            let filter = self.sandbox.effective_filter().meet(&profile::no_network(self.sandbox.filter.arch()));
-            compile(&filter, &self.sandbox).map_err(|violation| refusal(vec![violation]))?
+            compile(&self.sandbox.exec_filter(), &self.sandbox).map_err(|violation| refusal(vec![violation]))?
         } else {
             self.plan.seccomp.clone()
         };

@@ -198,15 +198,6 @@ pub(crate) fn socket_rules(families: &[SocketFamily]) -> Vec<Rule> {
     rules
 }
 
-/// A filter that lets only UNIX sockets be made.
-pub(crate) fn no_network(arch: Arch) -> Filter {
-    let mut filter = Filter::new(arch, Action::Allow, Action::Allow);
-    if let Some(number) = arch.number("socket") {
-        filter.set(number, socket_rules(&[SocketFamily::Unix]));
-    }
-    filter
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

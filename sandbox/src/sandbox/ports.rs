@@ -37,6 +37,23 @@ impl Sandbox {
         let no_tcp = bind == Some(true) && connect == Some(true);
         self.filter.meet(&port_rules(self.filter.arch(), no_tcp, connect.is_some()))
     }
+
+    /// The filter of an exec: its container's, and no sockets where the sandbox has none for execs.
+    #[must_use]
+    pub fn exec_filter(&self) -> Filter {
+        let filter = self.effective_filter();
+        if self.exec.no_network { filter.meet(&no_network(filter.arch())) } else { filter }
+    }
+}
+
+/// A filter that lets only UNIX sockets be made.
+fn no_network(arch: Arch) -> Filter {
+    let mut filter = Filter::new(arch, Action::Allow, Action::Allow);
+    if let Some(number) = arch.number("socket") {
+        let unix = Condition::int(0, libc::AF_UNIX as u32);
+        filter.set(number, vec![Rule { conditions: vec![unix], action: Action::Allow }, Rule::always(NO_FAMILY)]);
+    }
+    filter
 }
 
 /// What keeps rules for TCP ports, beside Landlock. It is met with the sandbox's filter, and so only

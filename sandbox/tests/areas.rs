@@ -428,6 +428,16 @@ fn labels_are_the_nodes_with_those_that_the_pod_may_have() {
     assert_eq!(fields(ask(&off, "", "")), NONE);
     assert_eq!(fields(ask(&off, "", "mine")), ["process.apparmorProfile"]);
     assert_eq!(fields(ask(&off, "labels.apparmor = \"extra\"", "")), ["node"]);
+    // Files of a container are labelled where the kernel runs SELinux.
+    let files = |kernel: &KernelSupport| {
+        on(kernel, &Observations::none(None), "", |spec| {
+            spec["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+        })
+    };
+    assert_eq!(fields(files(&node)), ["linux.mountLabel"]);
+    let files = files(&KernelSupport::assumed()).unwrap();
+    assert_eq!(files.bundle().files_label.as_deref(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
+    assert_eq!(files.plan().selinux.as_deref(), Some("system_u:system_r:container_t:s0:c1,c2"));
     let noted = |kernel: &KernelSupport, name: &str| {
         let admission = ask(kernel, "", name).unwrap();
         admission.notes().iter().any(|note| note.field == "process.apparmorProfile")

@@ -189,7 +189,11 @@ fn a_refusal_names_the_field_in_the_words_of_whoever_asked() {
         spec["linux"]["sysctl"] = json!({"kernel.panic": "1"});
         spec["process"]["selinuxLabel"] = json!("system_u:system_r:sshd_t:s0");
     });
-    let all = [&of_container, &of_sandbox, &of_nameless, &of_ctr.unwrap_err()];
+    let of_no_pod = decide("", &Observations::none(None), |spec| {
+        spec["annotations"] = json!({"io.kubernetes.cri.container-name": "web"});
+        spec["process"]["selinuxLabel"] = json!("system_u:system_r:sshd_t:s0");
+    });
+    let all = [&of_container, &of_sandbox, &of_nameless, &of_ctr.unwrap_err(), &of_no_pod.unwrap_err()];
     insta::assert_snapshot!("refused-fields", all.map(fields).join("\n"));
     assert_eq!(of_container.identity().name().as_deref(), Some("shop/web-1 web"));
     assert_eq!(of_sandbox.identity().name().as_deref(), Some("shop/web-1"));

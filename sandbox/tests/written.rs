@@ -90,6 +90,20 @@ fn what_is_joined_or_mounted_and_has_no_place_is_not_written() {
 }
 
 #[test]
+fn cgroups_are_written_as_binds_of_the_containers_own() {
+    let admission = admit(|spec| {
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let spec = written(&admission);
+    let cgroups: Vec<&Value> =
+        spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["source"] == "/cgroup").collect();
+    let options = json!(["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"]);
+    let expected = json!({"destination": "/sys/fs/cgroup", "type": "bind", "source": "/cgroup", "options": options});
+    assert_eq!(cgroups, [&expected]);
+}
+
+#[test]
 fn a_process_must_be_where_the_launcher_put_it() {
     let launcher: Namespaces =
         NamespaceKind::ALL.into_iter().zip((1..).map(|inode| FileId { device: 4, inode })).collect();

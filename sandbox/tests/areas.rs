@@ -60,6 +60,12 @@ fn mount_at<'a>(admission: &'a Admission, at: &str) -> &'a Mount {
     admission.bundle().mounts.iter().find(|mount| mount.destination == Path::new(at)).unwrap()
 }
 
+/// A folder, as it was found on the node.
+fn found(path: &str, location: Option<Location>) -> VolumeSource {
+    let file = FileId { device: 1, inode: 2 };
+    VolumeSource { path: path.into(), file, is_directory: true, location, known_as: None, below: Vec::new() }
+}
+
 const NONE: [String; 0] = [];
 
 /// A pod's container: its volumes are known by the pod's uid.
@@ -95,8 +101,9 @@ fn devices_are_the_standard_ones_and_the_profiles() {
     assert_eq!(fields(ask(&with_fuse, &[&fuse], no_rules())), NONE);
     assert_eq!(fields(ask(&with_fuse, &[&fuse, &disk], no_rules())), ["linux.devices"]);
     // What is admitted is made; the cgroup's rules deny all but that.
-    let admission =
-        ask(&with_fuse, &[&fuse], json!([{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]));
+    let fuse_rule = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"});
+    let making = json!({"allow": true, "access": "m"});
+    let admission = ask(&with_fuse, &[&fuse], json!([{"allow": false, "access": "rwm"}, making, fuse_rule]));
     let admission = admission.unwrap();
     assert_eq!(admission.bundle().devices.len(), 1);
     let rules = &admission.bundle().device_rules;
@@ -180,6 +187,9 @@ fn what_the_runtime_sets_up_itself_is_mounted_once_and_in_its_place() {
         devs.map(|mount| mount.flags.clone()).collect::<Vec<_>>()
     };
     assert_eq!(devs(by("", |_| {}).unwrap()).len(), 1);
+    let others =
+        |spec: &mut Value| spec["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] == "/proc");
+    assert_eq!(devs(by("", others).unwrap()).len(), 1);
     let added = devs(by("", |spec| spec["mounts"] = json!([])).unwrap());
     assert!(added.len() == 1 && added[0].contains(MountFlag::NoSuid) && added[0].contains(MountFlag::NoExec));
 }
@@ -346,7 +356,27 @@ fn users_are_those_that_every_profile_takes() {
     assert!(told.contains("4; the profile allows 5 to 9, 20 to 20") && told.contains("4; the profile allows 5 to 9"));
     assert_eq!(fields(ask("[profile.p.user]\nnon-root = true", 7, 0, &[])), NONE);
     assert_eq!(fields(ask("", 0, 0, &[])), NONE);
-    assert_eq!(fields(ask("[profile.p.user]\nown-namespace = true", 0, 0, &[])), ["linux.namespaces"]);
+    assert_eq!(fields(ask("[profile.p.user]\nown-namespace = true", 0, 0, &[])), ["linux.namespaces"]); // In a user namespace, those that are mapped: at most as many ranges as the kernel takes.
+    let mapped = |ranges: u32, uid: u32| {
+        by("", |spec| {
+            let range = |n: u32| json!({"containerID": n * 10, "hostID": 100_000 + n * 10, "size": 10});
+            let ranges: Vec<Value> = (0..ranges).map(range).collect();
+            spec["linux"]["uidMappings"] = json!(ranges);
+            spec["linux"]["gidMappings"] = json!([range(0)]);
+            spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            spec["process"]["user"]["uid"] = json!(uid);
+        })
+    };
+    assert_eq!(
+        (fields(mapped(340, 3_399)), fields(mapped(341, 0))),
+        (NONE.to_vec(), vec!["linux.uidMappings".to_owned()])
+    );
+    let told = words(mapped(2, 20));
+    assert!(told.contains("20 is not mapped; the user namespace has the ids 0 to 9, 10 to 19"), "{told}");
+    let namespace = mapped(2, 0).unwrap();
+    let namespace = namespace.user_namespace().unwrap();
+    assert_eq!((namespace.root(), namespace.host_user(15, 5)), ((100_000, 100_000), (100_015, 100_005)));
+    assert_eq!(namespace.host_user(99, 99), namespace.root(), "who is nobody there is its root");
 }
 
 #[test]
@@ -599,6 +629,15 @@ fn a_place_is_granted_by_the_innermost_rule_around_it() {
     assert!(ask("/srv", "/srv", &["ro"], &[]), "what is denied below would come along");
     assert!(ask("/srv/twin", "/srv/twin", &["ro"], &[]), "of two rules at one place the stricter");
     assert!(ask("/srv/x", "/srv/x", &[], &["/srv"]));
+    // A rule with another name, whose place lies below.
+    let observed = Observations {
+        sources: [("/srv".into(), found("/srv", Some(at("/srv"))))].into(),
+        places: [("/srv", "/srv"), ("/twin", "/srv/twin")].map(|(path, place)| (path.into(), at(place))).into(),
+        ..Observations::none(None)
+    };
+    let policy = profile("baseline", "host.paths = { \"/srv\" = \"read-write\", \"/twin\" = \"deny\" }");
+    let told = words(on(&KernelSupport::assumed(), &observed, &policy, |spec| push(spec, bind("/m", "/srv", &["ro"]))));
+    assert!(told.contains("/srv of the host is mounted, which the profile does not grant"), "{told}");
 }
 
 #[test]

@@ -602,14 +602,7 @@ fn a_place_is_granted_by_the_innermost_rule_around_it() {
         "host.paths = { \"/srv\" = \"read-write\", \"/srv/ro\" = \"read-only\", \"/srv/no\" = \"deny\", \"/twin\" = \"deny\" }",
     );
     let ask = |source: &str, lies: &str, options: &[&str], untrusted: &[&str]| {
-        let found = VolumeSource {
-            path: source.into(),
-            file: FileId { device: 1, inode: 2 },
-            is_directory: true,
-            location: Some(at(lies)),
-            known_as: None,
-            below: Vec::new(),
-        };
+        let found = found(source, Some(at(lies)));
         let observed = Observations {
             sources: [(source.into(), found)].into(),
             places: [("/srv", "/srv"), ("/srv/ro", "/srv/ro"), ("/srv/no", "/srv/no"), ("/twin", "/srv/twin")]
@@ -672,14 +665,7 @@ fn what_is_kept_for_another_pod_or_container_is_the_hosts() {
     // Parts of volumes are known by where they lie, and only this container's.
     let part = |source: &str, container_volume: bool| {
         let lies = Location { file_system: "8:1".into(), path: "/k/d/s".into() };
-        let found = VolumeSource {
-            path: source.into(),
-            file: FileId { device: 1, inode: 2 },
-            is_directory: true,
-            location: Some(lies),
-            known_as: None,
-            below: Vec::new(),
-        };
+        let found = found(source, Some(lies));
         let volume = Location { file_system: "8:1".into(), path: "/k/d".into() };
         let observed = Observations {
             sources: [(source.into(), found)].into(),
@@ -698,14 +684,7 @@ fn what_is_kept_for_another_pod_or_container_is_the_hosts() {
         assert!(!part(&other, true), "{other}");
     }
     // Another path that people know it by is told.
-    let link = VolumeSource {
-        path: "/real".into(),
-        file: FileId { device: 1, inode: 2 },
-        is_directory: true,
-        location: None,
-        known_as: None,
-        below: Vec::new(),
-    };
+    let link = found("/real", None);
     let told = |source: VolumeSource| {
         let observed = Observations { sources: [("/link".into(), source)].into(), ..Observations::none(None) };
         words(on(&KernelSupport::assumed(), &observed, "", |spec| push(spec, bind("/m", "/link", &[]))))
@@ -717,14 +696,7 @@ fn what_is_kept_for_another_pod_or_container_is_the_hosts() {
 
 #[test]
 fn a_volume_that_is_mounted_has_the_identity_that_was_found() {
-    let found = VolumeSource {
-        path: "/real".into(),
-        file: FileId { device: 1, inode: 2 },
-        is_directory: true,
-        location: None,
-        known_as: None,
-        below: Vec::new(),
-    };
+    let found = found("/real", None);
     let observed = Observations { sources: [("/srv".into(), found)].into(), ..Observations::none(None) };
     let policy = profile("baseline", "host.paths = { \"/srv\" = \"read-write\", \"/real\" = \"read-write\" }");
     let admission = on(&KernelSupport::assumed(), &observed, &policy, |spec| push(spec, bind("/m", "/srv", &[])));

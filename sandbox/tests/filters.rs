@@ -10,8 +10,8 @@ const ARCH: Arch = Arch::X86_64;
 
 /// A value with both halves, between neighbours that differ in one of them.
 const VALUE: u64 = 0x1_0000_0005;
-const AROUND: [u64; 9] =
-    [0, 5, VALUE - 1, VALUE, VALUE + 1, VALUE - (1 << 32), VALUE + (1 << 32), 0x1_0000_0000, u64::MAX];
+const AROUND: [u64; 10] =
+    [0, 5, 13, VALUE - 1, VALUE, VALUE + 1, VALUE - (1 << 32), VALUE + (1 << 32), 0x1_0000_0000, u64::MAX];
 
 const TESTS: [Test; 9] = [
     Test::Equal { mask: u64::MAX, value: VALUE },
@@ -135,6 +135,34 @@ fn a_program_has_a_text_form_within_bounds() {
     assert_eq!(answer("0020000000000008"), None, "no such field");
     assert_eq!(answer("0020000000000040"), None, "no such argument");
     assert_eq!(answer(&format!("0005000000000001{one}000600007fff0000")), Some(0x7fff_0000), "a jump over one");
+}
+
+#[test]
+fn a_program_is_as_long_as_it_must_be_and_as_the_kernel_takes() {
+    let length = |allowed: &[u32]| {
+        let mut filter = Filter::new(ARCH, Action::EPERM, Action::KillProcess);
+        allowed.iter().for_each(|number| filter.push(*number, Rule::always(Action::Allow)));
+        filter.compile().unwrap().len()
+    };
+    // Calls beside one another with the same answer are one range.
+    assert_eq!([length(&[1, 2]), length(&[1, 2, 3])], [length(&[1]), length(&[1])]);
+    assert!(length(&[1, 3]) > length(&[1]));
+    // Each rule is of three instructions, with a mask of four.
+    let of = |rules: usize, masked: usize| {
+        let mut filter = Filter::new(ARCH, Action::EPERM, Action::KillProcess);
+        for n in 0..rules {
+            let value = u32::try_from(n).unwrap();
+            let condition = if n < masked { Condition::bits(0, 0xffff, value) } else { Condition::int(0, value) };
+            filter.push(1, Rule { conditions: vec![condition], action: Action::Allow });
+        }
+        filter.compile()
+    };
+    let fixed = of(1000, 0).unwrap().len() - 3000;
+    let (rules, masked) = ((4096 - fixed) / 3, (4096 - fixed) % 3);
+    assert_eq!(of(rules, masked).map(|program| program.len()), Ok(4096));
+    for masked in [masked + 1, masked + 2] {
+        assert!(of(rules, masked).is_err());
+    }
 }
 
 #[test]

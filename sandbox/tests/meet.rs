@@ -135,6 +135,10 @@ fn the_meet_of_two_that_are_apart_is_within_both() {
         let [left_one, right_one] = sandboxes(left, right);
         assert!(!left_one.is_within(&right_one), "{left} is within {right}");
         assert!(!right_one.is_within(&left_one), "{right} is within {left}");
+        for one in [&left_one, &right_one] {
+            let itself = one.meet(one);
+            assert_eq!((words(&itself), itself.names()), (words(one), one.names()));
+        }
         let (meet, other) = (left_one.meet(&right_one), right_one.meet(&left_one));
         assert!(meet.is_within(&left_one) && meet.is_within(&right_one), "{left} and {right}");
         assert_eq!(words(&meet), words(&other));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::{Action, Arch, Call, Condition, Filter, Program, Rule, Test};
+use serde_json::json;
 
 const ARCH: Arch = Arch::X86_64;
 
@@ -163,6 +164,68 @@ fn a_program_is_as_long_as_it_must_be_and_as_the_kernel_takes() {
     for masked in [masked + 1, masked + 2] {
         assert!(of(rules, masked).is_err());
     }
+}
+
+#[test]
+fn words_and_architectures_are_the_kernels() {
+    assert_eq!((Arch::X86_64.audit(), Arch::Aarch64.audit()), (0xc000_003e, 0xc000_00b7));
+    for (action, word) in [
+        (Action::KillProcess, 0x8000_0000),
+        (Action::KillThread, 0),
+        (Action::Trap, 0x0003_0000),
+        (Action::Errno(0), 0x0005_0000),
+        (Action::Errno(4095), 0x0005_0fff),
+        (Action::Log, 0x7ffc_0000),
+        (Action::Allow, 0x7fff_0000),
+    ] {
+        assert_eq!(action.word(), word, "{action:?}");
+    }
+}
+
+#[test]
+fn a_meet_has_the_pairs_that_can_hold_and_no_other() {
+    let equal = |argument: u8, mask: u64, value: u64| filter(&[(argument, Test::Equal { mask, value })]);
+    let first = |value: u64| [value, 2, 0, 0, 0, 0];
+    for (left, right, both) in [
+        (equal(0, 3, 1), equal(0, 3, 2), None),
+        (equal(0, 1, 1), equal(0, 3, 2), None),
+        (equal(0, 3, 1), equal(0, 7, 5), Some(5)),
+        (equal(0, 1, 1), equal(0, 2, 2), Some(3)),
+        (equal(0, 3, 1), equal(1, 3, 2), Some(1)),
+    ] {
+        let met = left.meet(&right);
+        let allows = met.of(1).iter().any(|rule| rule.action.allows());
+        assert_eq!(allows, both.is_some(), "{met:?}");
+        assert!(both.is_none_or(|value| met.decide(1, &first(value)).allows()), "{met:?}");
+    }
+    // What comes behind a rule that holds as often is left out.
+    for test in TESTS {
+        let one = filter(&[(0, test), (1, Test::Less(5))]);
+        assert_eq!(one.meet(&one).of(1), one.of(1), "{test:?}");
+    }
+}
+
+#[test]
+fn two_tests_of_one_argument_are_alternatives_in_ocis_profiles() {
+    let of = |indices: [u32; 2]| {
+        let tests = indices.map(|index| json!({"index": index, "value": 5 + index, "op": "SCMP_CMP_EQ"}));
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["write"], "action": "SCMP_ACT_ALLOW", "args": tests}]});
+        Filter::from_oci(&serde_json::from_value(profile).unwrap(), ARCH).unwrap()
+    };
+    let allows = |filter: &Filter, arguments: [u64; 6]| filter.decide(1, &arguments).allows();
+    let together = of([0, 1]);
+    assert!(allows(&together, [5, 6, 0, 0, 0, 0]));
+    assert!(!allows(&together, [5, 0, 0, 0, 0, 0]) && !allows(&together, [0, 6, 0, 0, 0, 0]));
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["write"], "action": "SCMP_ACT_ALLOW", "args": [
+            {"index": 0, "value": 5, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 6, "op": "SCMP_CMP_EQ"},
+            {"index": 1, "value": 7, "op": "SCMP_CMP_EQ"}]}]});
+    let apart = Filter::from_oci(&serde_json::from_value(profile).unwrap(), ARCH).unwrap();
+    assert!(
+        allows(&apart, [5, 0, 0, 0, 0, 0]) && allows(&apart, [6, 0, 0, 0, 0, 0]) && allows(&apart, [0, 7, 0, 0, 0, 0])
+    );
+    assert!(!allows(&apart, [7, 6, 0, 0, 0, 0]));
 }
 
 #[test]

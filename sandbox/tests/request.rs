@@ -303,3 +303,168 @@ fn a_pods_annotations_take_ports_away() {
         assert_eq!(fields(ports(name, "80,x")).len(), 1, "{name}");
     }
 }
+
+#[test]
+fn labels_and_names_are_of_letters_and_within_bounds() {
+    let label = |text: &str| fields(parse(|spec| spec["process"]["selinuxLabel"] = json!(text)));
+    let of = |length: usize| format!("u:r:t:{}", "a".repeat(length - 6));
+    assert_eq!((label(&of(255)), label("a_b.c:d-e,f9")), (vec![], vec![]));
+    for wrong in [of(256), "u:r:t s".to_owned(), "u:r:\"t".to_owned(), "u:r:t\n".to_owned()] {
+        assert_eq!(label(&wrong), ["process.selinuxLabel"], "{wrong}");
+        let files = parse(|spec| spec["linux"]["mountLabel"] = json!(wrong));
+        assert_eq!(fields(files), ["linux.mountLabel"], "{wrong}");
+    }
+    let sysctl = |name: &str, value: &str| fields(parse(|spec| spec["linux"]["sysctl"] = json!({name: value}))).len();
+    assert_eq!((sysctl("net.ipv4.conf.eth-0.a_b", "1 2"), sysctl("net", "")), (0, 0));
+    for (name, value) in
+        [("", "1"), ("net..x", "1"), ("net/x", "1"), ("net.x ", "1"), ("net.x", "1\n2"), ("net.x", "\u{0}")]
+    {
+        assert_eq!(sysctl(name, value), 1, "{name:?} {value:?}");
+    }
+}
+
+#[test]
+fn paths_are_absolute_and_without_dots() {
+    let root = |path: &str| parse(|spec| spec["root"]["path"] = json!(path));
+    let rooted = |path: &str| {
+        let admission = admit(|spec| spec["root"]["path"] = json!(path)).unwrap();
+        admission.bundle().root.to_str().unwrap().to_owned()
+    };
+    assert_eq!([rooted("rootfs"), rooted("a//b/"), rooted("/x/./y/")], ["rootfs", "a/b", "/x/y"]);
+    for wrong in ["", "../x", "/x/../y", "x\u{0}"] {
+        assert_eq!(fields(root(wrong)), ["root.path"], "{wrong:?}");
+    }
+    for (key, field) in [("maskedPaths", "linux.maskedPaths"), ("readonlyPaths", "linux.readonlyPaths")] {
+        for wrong in ["/", "proc/x", "/proc/../x", ""] {
+            assert_eq!(fields(parse(|spec| spec["linux"][key] = json!([wrong]))), [field], "{wrong:?}");
+        }
+    }
+    let masked = admit(|spec| spec["linux"]["maskedPaths"] = json!(["/proc/x", "/proc//x/", "/proc/y"])).unwrap();
+    let masked = &masked.bundle().masked_paths;
+    let count = |path: &str| masked.iter().filter(|masked| *masked == path).count();
+    assert_eq!((count("/proc/x"), count("/proc/y"), masked[0].as_str()), (1, 1, "/proc/x"));
+    let cgroup = |path: Option<&str>| {
+        let admission = admit(|spec| match path {
+            Some(path) => spec["linux"]["cgroupsPath"] = json!(path),
+            None => drop(spec["linux"].as_object_mut().unwrap().remove("cgroupsPath")),
+        });
+        admission.unwrap().bundle().cgroup.to_string()
+    };
+    let own = "/offline/offline";
+    assert_eq!([cgroup(Some("/a/b")), cgroup(Some("")), cgroup(None)], ["/a/b", own, own]);
+    assert_eq!(fields(parse(|spec| spec["linux"]["cgroupsPath"] = json!("a"))), ["linux.cgroupsPath"]);
+    let hook = |path: &str| fields(parse(|spec| spec["hooks"]["prestart"] = json!([{"path": path}])));
+    assert_eq!((hook("/usr/bin/x"), hook("x")), (vec![], vec!["hooks.prestart".to_owned()]));
+    let cwd = |path: &str| fields(parse(|spec| spec["process"]["cwd"] = json!(path)));
+    assert_eq!(cwd("/a/../b"), Vec::<String>::new());
+    for wrong in ["a", "/a\u{0}", "/proc/self", "/x/../proc/1", "/proc/../x"] {
+        assert_eq!(cwd(wrong), ["process.cwd"], "{wrong:?}");
+    }
+}
+
+#[test]
+fn limits_and_maps_of_a_spec_are_handed_on() {
+    let admission = admit(|spec| spec["linux"]["resources"] = json!({"memory": {"limit": 7}})).unwrap();
+    assert_eq!(admission.bundle().resources.to_oci().memory().unwrap().limit(), Some(7));
+    let refused = parse(|spec| spec["linux"]["resources"] = json!({"unified": {"cgroup.procs": "1"}}));
+    assert_eq!(fields(refused), ["linux.resources.unified[cgroup.procs]"]);
+    let range = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    let mapped = |keys: &[&str]| {
+        let admission = admit(|spec| keys.iter().for_each(|key| spec["linux"][key] = range.clone()));
+        admission.unwrap().bundle().id_mappings.is_some()
+    };
+    assert_eq!([mapped(&[]), mapped(&["uidMappings"]), mapped(&["gidMappings"])], [false, true, true]);
+    let bare = admit(|spec| spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"})));
+    assert_eq!(fields(bare), ["linux.uidMappings", "linux.gidMappings"]);
+    let wrong = |key: &str| {
+        let empty = json!([{"containerID": 0, "hostID": 1, "size": 0}]);
+        fields(parse(|spec| spec["linux"][key] = empty))
+    };
+    assert_eq!([wrong("uidMappings"), wrong("gidMappings")], [["linux.uidMappings"], ["linux.gidMappings"]]);
+}
+
+#[test]
+fn options_of_a_file_system_are_its_own() {
+    let mount = |kind: &str, options: &[&str]| {
+        fields(parse(|spec| {
+            let source = if kind == "bind" { "/srv" } else { kind };
+            let mount = json!({"destination": "/x", "type": kind, "source": source, "options": options});
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        }))
+        .len()
+    };
+    for (kind, options, refused) in [
+        ("tmpfs", &["size=65536k", "mode=1777", "nr_inodes=5", "size=50%"][..], 0),
+        ("tmpfs", &["huge=always"], 1),
+        ("tmpfs", &["size=1;x"], 1),
+        ("tmpfs", &["size=/x"], 1),
+        ("devpts", &["newinstance", "ptmxmode=0666", "gid=5"], 0),
+        ("devpts", &["newinstances"], 1),
+        ("proc", &["hidepid=2", "subset=pid"], 0),
+        ("proc", &["size=1"], 1),
+        ("cgroup", &["nsdelegate"], 0),
+        ("cgroup2", &["memory_recursiveprot"], 0),
+        ("cgroup", &["name=x"], 1),
+        ("sysfs", &["size=1"], 1),
+        ("bind", &["rbind"], 0),
+        ("bind", &["rbind", "size=1"], 1),
+        // What is bound has no options of a file system, whatever its type says.
+        ("tmpfs", &["rbind", "size=1"], 1),
+        ("ext4", &[], 1),
+        ("tmpfs", &["idmap"], 1),
+        ("tmpfs", &[""], 1),
+    ] {
+        assert_eq!(mount(kind, options), refused, "{kind} {options:?}");
+    }
+    let at = |destination: &str| {
+        fields(parse(|spec| {
+            let mount = json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"});
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        }))
+        .len()
+    };
+    assert_eq!([at("/a"), at("a"), at("/"), at("/a/../b"), at("")], [0, 0, 1, 1, 1]);
+    let bound = |source: &str| {
+        fields(parse(|spec| {
+            let mount = json!({"destination": "/x", "source": source, "options": ["bind"]});
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        }))
+        .len()
+    };
+    assert_eq!([bound("/srv"), bound("srv"), bound("/srv/..")], [0, 1, 1]);
+}
+
+#[test]
+fn a_process_has_a_program_and_bounded_words() {
+    let with = |key: &str, value: Value| fields(parse(|spec| spec["process"][key] = value));
+    let ok: [String; 0] = [];
+    assert_eq!(with("args", json!([])), ["process.args"]);
+    assert_eq!(with("args", json!([""])), ["process.args"]);
+    assert_eq!(with("args", json!(["x", "a\u{0}"])), ["process.args[1]"]);
+    assert_eq!(with("env", json!(["A=b", "C=\u{0}"])), ["process.env[1]"]);
+    let long = |bytes: usize| {
+        fields(parse(|spec| {
+            spec["process"]["args"] = json!(["x"]);
+            spec["process"]["env"] = json!(["y".repeat(bytes - 1)]);
+        }))
+    };
+    assert_eq!((long(2 << 20).len(), long((2 << 20) + 1)), (0, vec!["process.args and process.env".to_owned()]));
+    let groups = |count: u32| fields(parse(|spec| spec["process"]["user"]["additionalGids"] = (0..count).collect()));
+    assert_eq!((groups(65_536), groups(65_537)), (ok.to_vec(), vec!["process.user.additionalGids".to_owned()]));
+    let limit = |soft: u64, hard: u64| json!({"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard});
+    assert_eq!(with("rlimits", json!([limit(5, 5)])), ok);
+    assert_eq!(with("rlimits", json!([limit(6, 5)])), ["process.rlimits[RLIMIT_NOFILE]"]);
+    assert_eq!(with("rlimits", json!([limit(5, 5), limit(5, 5)])), ["process.rlimits[RLIMIT_NOFILE]"]);
+    let request = parse(|spec| {
+        spec["process"]["terminal"] = json!(true);
+        spec["process"]["consoleSize"] = json!({"height": 24, "width": 70_000});
+    });
+    let decided = admit(|_| {}).unwrap().decide_exec(request.unwrap().process()).unwrap();
+    let process = decided.process();
+    assert_eq!((process.args.as_slice(), process.terminal), (&["/bin/true".to_owned()][..], true));
+    assert_eq!(process.console_size, Some((24, 65_535)));
+    let exec = json!({"args": ["x"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "scheduler": {"policy": "SCHED_OTHER"}});
+    let exec = ProcessRequest::of_exec(exec.to_string().as_bytes(), &Default::default());
+    assert_eq!(fields(exec), ["process.scheduler"]);
+    assert_eq!(fields(ProcessRequest::of_exec(b"{}", &Default::default())), ["process"]);
+}

@@ -227,6 +227,7 @@ mod tests {
     #[test]
     fn bits_are_those_of_the_kernels_numbers() {
         let some = CapabilitySet::of(&["CHOWN", "SYS_ADMIN"]);
+        assert_eq!(format!("{some:?}"), "CapabilitySet(CHOWN, SYS_ADMIN)");
         assert_eq!((some.bits(), CapabilitySet::from_bits(1 | 1 << 21)), (1 | 1 << 21, some));
     }
 

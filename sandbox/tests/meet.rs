@@ -172,8 +172,9 @@ fn a_capability_brings_the_calls_that_it_is_of_no_use_without() {
     };
     let [time, plain] = sandboxes("capabilities.add = [\"SYS_TIME\"]", "");
     assert!(answer(&time, "settimeofday", [0; 6]).allows() && !answer(&plain, "settimeofday", [0; 6]).allows());
-    let [raw, _] = sandboxes("capabilities.add = [\"NET_RAW\"]", "");
     let packets = [libc::AF_PACKET as u64, libc::SOCK_RAW as u64, 0, 0, 0, 0];
+    assert!(!answer(&time, "socket", packets).allows());
+    let [raw, _] = sandboxes("capabilities.add = [\"NET_RAW\"]", "");
     assert!(answer(&raw, "socket", packets).allows() && !answer(&plain, "socket", packets).allows());
     let [ruled, denied] = sandboxes(
         "seccomp.rule = [{ calls = [\"ioctl\"], argument = 5, mask = 3, equals = 2, answer = \"deny\" }]",

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use hardened_sandbox::bundle::{CgroupPath, MountFlag, NamespaceKind, Resources};
+use hardened_sandbox::bundle::{CgroupPath, MountFlag, MountFlags, NamespaceKind, Resources};
 use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{
@@ -139,7 +139,11 @@ fn each_word_of_mount_8_is_a_flag_or_takes_one_back() {
         assert!(flags(&["defaults", set]).contains(flag), "{set}");
         assert!(!flags(&[set, take_back]).contains(flag), "{take_back}");
     }
-    assert!(!flags(&["ro"]).is_empty());
+    assert!(flags(&["noatime", "ro"]).contains(MountFlag::NoAtime));
+    assert!(flags(&["strictatime", "norelatime"]).contains(MountFlag::StrictAtime));
+    let replaced = flags(&["noatime", "relatime"]);
+    assert!(!replaced.contains(MountFlag::NoAtime) && replaced.contains(MountFlag::RelAtime));
+    assert!(!replaced.is_empty() && MountFlags::default().is_empty());
 }
 
 #[test]
@@ -407,6 +411,7 @@ fn options_of_a_file_system_are_its_own() {
         ("cgroup", &["name=x"], 1),
         ("sysfs", &["size=1"], 1),
         ("bind", &["rbind"], 0),
+        ("bind", &["rbind", "nosuid", "suid", "nodev", "dev", "exec", "rdev"], 0),
         ("bind", &["rbind", "size=1"], 1),
         // What is bound has no options of a file system, whatever its type says.
         ("tmpfs", &["rbind", "size=1"], 1),
@@ -415,6 +420,15 @@ fn options_of_a_file_system_are_its_own() {
         ("tmpfs", &[""], 1),
     ] {
         assert_eq!(mount(kind, options), refused, "{kind} {options:?}");
+    }
+    let range = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+    for (key, value) in [("uidMappings", &range), ("gidMappings", &range), ("options", &json!(["ridmap"]))] {
+        let mapped = parse(|spec| {
+            let mut mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs"});
+            mount[key] = value.clone();
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        assert_eq!(fields(mapped), ["mounts[/x]"], "{key}");
     }
     let at = |destination: &str| {
         fields(parse(|spec| {

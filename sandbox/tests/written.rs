@@ -67,6 +67,10 @@ fn hooks_devices_and_maps_are_written_as_they_were_asked_for() {
     assert_eq!((&spec["linux"]["uidMappings"], &spec["linux"]["gidMappings"]), (&range, &range));
     assert_eq!((&spec["process"]["user"]["umask"], &spec["process"]["cwd"]), (&json!(18), &json!("/")));
     assert_eq!(IdMapping { container: 0, host: 5, size: 7 }.to_string(), "0 5 7\n");
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let spec = written(&admit(|spec| spec["hooks"] = json!({kind: [hook]})));
+        assert_eq!(spec["hooks"][kind], json!([hook]), "{kind} alone");
+    }
     let plain = written(&admit(|_| {}));
     assert!(plain["hooks"].is_null() && plain["linux"]["uidMappings"].is_null());
 }

@@ -123,6 +123,7 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
     ];
     let told = told.map(|denial| {
         let record = denial.record(&Record::default(), &standing, Ruleset::Container);
+        assert_eq!(record.kind, "MatchedPolicy");
         format!("{} {:?} {} {}: {}", record.operation, record.args, record.result, record.resource, record.message)
     });
     insta::assert_snapshot!("kinds", told.join("\n"));

@@ -45,6 +45,7 @@ fn denials_are_told_in_words() {
         call("socket", &[40, 1, 0]),
         call("socket", &[17, 3, 0]),
         call("socket", &[2, 1, 132]),
+        call("socket", &[16, 3, 15]),
         call("socketpair", &[16, 1, 0]),
         call("ioctl", &[0, 0x5412]),
         call("personality", &[0x004_0000]),

@@ -8,7 +8,7 @@ use hardened_sandbox::policy::{Policy, Source};
 use hardened_sandbox::record::Record;
 use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{
-    Admission, Joined, KernelSupport, Location, Mark, Observations, PROFILE_ANNOTATION, Refusal, Standing,
+    Admission, AppArmor, Joined, KernelSupport, Location, Mark, Observations, PROFILE_ANNOTATION, Refusal, Standing,
     VolumeSource, judge, score,
 };
 use serde_json::{Value, json};
@@ -96,6 +96,57 @@ fn what_adds_to_a_containers_exposure_is_listed_and_scored() {
 }
 
 #[test]
+fn each_way_to_more_adds_to_the_exposure() {
+    let exposure = |standing: &Standing, name: &str| {
+        standing.findings().into_iter().find(|finding| finding.name == name).unwrap().exposure
+    };
+    let with = |keys: &str| standing(&format!("default = \"p\"\n[profile.p]\n{keys}\n"), |_| {});
+    for call in ["unshare", "clone", "clone3"] {
+        assert_eq!(exposure(&with(&format!("seccomp.allow = [{call:?}]")), "new namespaces"), 6, "{call}");
+    }
+    for (capabilities, expected) in [
+        (&[][..], 0),
+        (&["CAP_CHOWN"], 1),
+        (&["CAP_CHOWN", "CAP_KILL"], 1),
+        (&["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"], 2),
+    ] {
+        let some = standing("", |spec| {
+            for set in ["bounding", "effective", "permitted"] {
+                spec["process"]["capabilities"][set] = json!(capabilities);
+            }
+        });
+        assert_eq!(exposure(&some, "capabilities"), expected, "{capabilities:?}");
+    }
+    for (apparmor, selinux, expected) in [(true, true, 0), (true, false, 0), (false, true, 0), (false, false, 3)] {
+        let apparmor = if apparmor { AppArmor::Assumed } else { AppArmor::Off };
+        let kernel = KernelSupport { apparmor, selinux, ..KernelSupport::assumed() };
+        let spec = serde_json::from_str(CONTAINERD).unwrap();
+        let admission = judge(&spec, &Policy::built_in(Arch::X86_64), &kernel, &Observations::none(None));
+        assert_eq!(exposure(&Standing::new(&admission.unwrap()), "AppArmor, SELinux"), expected, "{kernel:?}");
+    }
+}
+
+#[test]
+fn a_kernel_tells_what_it_lacks() {
+    let lacks = |change: &dyn Fn(&mut KernelSupport)| {
+        let mut kernel = KernelSupport::assumed();
+        change(&mut kernel);
+        kernel.missing().map(|feature| feature.name).collect::<Vec<_>>()
+    };
+    assert!(lacks(&|_| {}).is_empty());
+    assert_eq!(lacks(&|kernel| kernel.seccomp = false), ["seccomp filters"]);
+    assert_eq!(lacks(&|kernel| kernel.user_namespaces = false), ["user namespaces"]);
+    assert_eq!(lacks(&|kernel| kernel.memfd_noexec = false), ["vm.memfd_noexec"]);
+    assert_eq!(lacks(&|kernel| kernel.landlock_abi = 0), ["Landlock"]);
+    assert_eq!(lacks(&|kernel| kernel.landlock_abi = 6), ["Landlock ABI 7 (audit)"]);
+    assert_eq!(lacks(&|kernel| kernel.landlock_abi = 1).len(), 6);
+    assert!(lacks(&|kernel| kernel.selinux = false).is_empty());
+    assert!(lacks(&|kernel| kernel.apparmor = AppArmor::Off).is_empty());
+    let neither = lacks(&|kernel| (kernel.selinux, kernel.apparmor) = (false, AppArmor::Off));
+    assert_eq!(neither, ["AppArmor or SELinux"]);
+}
+
+#[test]
 fn questions_get_the_answer_of_what_was_decided() {
     let narrow = standing(NARROW, |spec| {
         mount(spec, "/opt/app/data", "/srv", &[]);
@@ -155,6 +206,14 @@ fn questions_get_the_answer_of_what_was_decided() {
     assert_eq!(read_only.kept_by_profile(Path::new("/usr/bin/ls")), None);
     assert!(!read_only.write(Path::new("/usr/share/doc")).allowed);
     assert!(standing("", |_| {}).kept_by_profile(Path::new("/usr/bin/ls")).is_some());
+    // Nor what the pod has mounted there.
+    let mounted = standing(SHARED, |spec| mount(spec, "/usr/bin", "/srv", &[]));
+    assert_eq!(mounted.kept_by_profile(Path::new("/usr/bin/ls")), None);
+    let mounted = standing("", |spec| {
+        let mount = json!({"destination": "/usr/bin", "type": "tmpfs", "source": "tmpfs"});
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    assert_eq!(mounted.kept_by_profile(Path::new("/usr/bin/ls")), None);
 }
 
 #[test]

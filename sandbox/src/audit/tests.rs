@@ -97,7 +97,9 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
         Ok(Some(Message { event: Event::Landlock { denial, .. } | Event::Labelled { denial, .. }, .. })) => denial,
         other => panic!("{fields}: {other:?}"),
     };
-    let landlock = |right: &str| denial(LANDLOCK_ACCESS, &format!("domain=1 blockers={right} path=\"/dev/x\""));
+    let of_path =
+        |right: &str, path: &str| denial(LANDLOCK_ACCESS, &format!("domain=1 blockers={right} path=\"{path}\""));
+    let landlock = |right: &str| of_path(right, "/dev/x");
     let apparmor = |fields: &str| denial(AVC, &format!("apparmor=\"DENIED\" profile=\"p\" pid=1 {fields}"));
     let selinux = |class: &str| {
         let labels = "scontext=a:b:c:s0 tcontext=a:b:d:s0 permissive=0";
@@ -112,6 +114,13 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
         landlock("fs.make_dir"),
         landlock("fs.new_in_a_later_kernel"),
         landlock("new.in_a_later_kernel"),
+        landlock("ptrace"),
+        landlock("scope.signal"),
+        of_path("fs.execute", "/proc/x"),
+        of_path("fs.read_file", "/proc/sys/x"),
+        of_path("fs.write_file", "/usr/x"),
+        of_path("fs.truncate", "/usr/x"),
+        of_path("fs.make_reg", "/usr/x"),
         apparmor("operation=\"signal\" peer=\"q\" requested_mask=\"send\" denied_mask=\"send\""),
         apparmor("operation=\"ptrace\" peer=\"q\" denied=\"read\""),
         apparmor("operation=\"create\" family=\"inet\""),
@@ -123,7 +132,7 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
     ];
     let told = told.map(|denial| {
         let record = denial.record(&Record::default(), &standing, Ruleset::Container);
-        assert_eq!(record.kind, "MatchedPolicy");
+        assert_eq!((record.kind.as_str(), record.tags.contains("NIST")), ("MatchedPolicy", true));
         format!("{} {:?} {} {}: {}", record.operation, record.args, record.result, record.resource, record.message)
     });
     insta::assert_snapshot!("kinds", told.join("\n"));
@@ -146,6 +155,23 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
         )
         .elsewhere()
     );
+}
+
+#[test]
+fn what_tells_of_no_denial_is_no_denial() {
+    let rest = "{ read } for  pid=1 tclass=file scontext=a:b:c:s0 tcontext=a:b:d:s0 permissive=0";
+    let avc = |words: &str| parse(AVC, format!("audit(1.2:3): {words} {rest}").as_bytes()).map(|found| found.is_some());
+    assert_eq!(avc("avc:  denied "), Ok(true));
+    for other in ["avc:  granted ", "denied ", "avc:  denied=1 ", "avc:=1 denied ", ""] {
+        assert_eq!(avc(other), Ok(false), "{other}");
+    }
+    // Fields beyond those that are kept are not looked at.
+    let domain = |before: usize| {
+        let words = "x ".repeat(before);
+        parse(LANDLOCK_ACCESS, format!("audit(1.2:3): {words}domain=1 blockers=fs.execute").as_bytes()).is_ok()
+    };
+    let most = (0..200).take_while(|before| domain(*before)).count();
+    assert_eq!(most, fields::MAX_FIELDS - 1);
 }
 
 #[test]

@@ -41,7 +41,8 @@ fn errno(admission: &Admission, call: &Call) -> Option<u16> {
 fn denials_are_told_in_words() {
     let all = [
         call("unshare", &[0x1002_0000]),
-        call("clone", &[0x1000_0011]),
+        call("unshare", &[0x80]),
+        call("clone", &[0x1000_0091]),
         call("socket", &[40, 1, 0]),
         call("socket", &[17, 3, 0]),
         call("socket", &[2, 1, 132]),

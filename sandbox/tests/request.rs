@@ -421,6 +421,14 @@ fn options_of_a_file_system_are_its_own() {
     ] {
         assert_eq!(mount(kind, options), refused, "{kind} {options:?}");
     }
+    let typed = |options: &[&str]| {
+        fields(parse(|spec| {
+            let mount = json!({"destination": "/x", "type": "tmpfs", "source": "/srv", "options": options});
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        }))
+        .len()
+    };
+    assert_eq!([typed(&["rbind"]), typed(&["rbind", "size=1"])], [0, 1]);
     let range = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     for (key, value) in [("uidMappings", &range), ("gidMappings", &range), ("options", &json!(["ridmap"]))] {
         let mapped = parse(|spec| {

@@ -116,7 +116,7 @@ fn each_right_and_each_class_has_its_kind_and_its_answer() {
         landlock("new.in_a_later_kernel"),
         landlock("ptrace"),
         landlock("scope.signal"),
-        of_path("fs.execute", "/proc/x"),
+        of_path("fs.execute", "/usr"),
         of_path("fs.read_file", "/proc/sys/x"),
         of_path("fs.write_file", "/usr/x"),
         of_path("fs.truncate", "/usr/x"),

@@ -595,6 +595,31 @@ fn a_container_is_told_of_what_the_profile_adds() {
 }
 
 #[test]
+fn what_the_spec_leaves_out_is_kept_all_the_same() {
+    let bare = by("", |spec| spec["linux"]["readonlyPaths"] = json!([])).unwrap();
+    for path in ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"] {
+        assert!(bare.bundle().read_only_paths.iter().any(|kept| kept == path), "{path}");
+    }
+    // What the host mounts later in a volume that is read-only has the host's flags: Landlock keeps it.
+    let keys = "host.paths = { \"/srv\" = \"read-only\" }\nhost.later-mounts = true";
+    let kept = |options: &[&str]| {
+        let admission = by(&profile("baseline", keys), |spec| push(spec, bind("/s", "/srv", options)));
+        admission.unwrap().plan().landlock.clone().unwrap().no_write
+    };
+    assert_eq!(kept(&["ro", "rslave"]), [Path::new("/s")]);
+    assert!(kept(&["ro"]).is_empty());
+    // A pod's sandbox has the host's namespaces that a container of the pod may have.
+    let pause = |keys: &str| {
+        by(&profile("baseline", keys), |spec| {
+            spec["annotations"] = json!({"io.kubernetes.cri.container-type": "sandbox"});
+            spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "network");
+        })
+    };
+    assert!(pause("host.namespaces = [\"network\"]").is_ok());
+    assert_eq!(fields(pause("")), ["linux.namespaces"]);
+}
+
+#[test]
 fn a_place_is_granted_by_the_innermost_rule_around_it() {
     let at = |path: &str| Location { file_system: "8:1".into(), path: path.into() };
     let policy = profile(

@@ -617,6 +617,17 @@ fn what_the_spec_leaves_out_is_kept_all_the_same() {
     };
     assert!(pause("host.namespaces = [\"network\"]").is_ok());
     assert_eq!(fields(pause("")), ["linux.namespaces"]);
+    let of_rule = |namespace: &str| {
+        let rule = "[[rule]]\nnamespace = \"shop\"\nkind = \"container\"\nprofile = \"hosts\"\n";
+        let policy = format!("[profile.hosts]\nhost.namespaces = [\"network\"]\n{rule}");
+        by(&policy, |spec| {
+            spec["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-namespace": namespace,
+            });
+            spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "network");
+        })
+    };
+    assert_eq!((fields(of_rule("shop")), fields(of_rule("other")).len()), (NONE.to_vec(), 1));
 }
 
 #[test]

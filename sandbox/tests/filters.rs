@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use hardened_sandbox::profile::BuiltIn;
 use hardened_sandbox::seccomp::{Action, Arch, Call, Condition, Filter, Program, Rule, Test};
+use libseccomp::{ScmpArch, ScmpSyscall};
 use serde_json::json;
 
 const ARCH: Arch = Arch::X86_64;
@@ -164,6 +165,21 @@ fn a_program_is_as_long_as_it_must_be_and_as_the_kernel_takes() {
     for masked in [masked + 1, masked + 2] {
         assert!(of(rules, masked).is_err());
     }
+}
+
+#[test]
+fn numbers_are_those_that_libseccomp_knows() {
+    let mut compared = 0;
+    for (arch, theirs) in [(Arch::X86_64, ScmpArch::X8664), (Arch::Aarch64, ScmpArch::Aarch64)] {
+        for (name, _) in Arch::X86_64.calls().chain(Arch::Aarch64.calls()) {
+            // It may be older than a call, and numbers what an architecture lacks below 0.
+            let Ok(known) = ScmpSyscall::from_name_by_arch(name, theirs).map(i32::from) else { continue };
+            let ours = arch.number(name);
+            assert_eq!(ours, u32::try_from(known).ok().filter(|_| known >= 0), "{name} of {arch:?}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 1000, "{compared}");
 }
 
 #[test]

@@ -178,6 +178,8 @@ fn numbers_are_those_that_libseccomp_knows() {
             assert_eq!(ours, u32::try_from(known).ok().filter(|_| known >= 0), "{name} of {arch:?}");
             compared += 1;
         }
+        let numbers: BTreeSet<u32> = arch.calls().map(|(_, number)| number).collect();
+        assert_eq!(numbers.len(), arch.calls().count(), "two calls of {arch:?} have one number");
     }
     assert!(compared > 1000, "{compared}");
 }

@@ -74,8 +74,13 @@ fn read_file(file: &Path) -> Result<Vec<Object>> {
         let opened = std::fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
         opened.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("read {}", file.display()))?;
     }
+    parse(file, &text)
+}
+
+/// The objects of a file's text.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Object>> {
     let mut objects = Vec::new();
-    for (line, document) in documents(&text) {
+    for (line, document) in documents(text) {
         let place = || format!("{}:{line}", file.display());
         // YAML has JSON in it.
         let value: Value = serde_yaml_ng::from_str(document).with_context(|| format!("{}: no YAML", place()))?;

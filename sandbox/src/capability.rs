@@ -225,6 +225,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bits_are_those_of_the_kernels_numbers() {
+        let some = CapabilitySet::of(&["CHOWN", "SYS_ADMIN"]);
+        assert_eq!(format!("{some:?}"), "CapabilitySet(CHOWN, SYS_ADMIN)");
+        assert_eq!((some.bits(), CapabilitySet::from_bits(1 | 1 << 21)), (1 | 1 << 21, some));
+    }
+
+    #[test]
     fn names_are_the_kernels() {
         for (number, name) in NAMES.iter().enumerate() {
             let known: caps::Capability = format!("CAP_{name}").parse().unwrap();

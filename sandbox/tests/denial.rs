@@ -41,10 +41,12 @@ fn errno(admission: &Admission, call: &Call) -> Option<u16> {
 fn denials_are_told_in_words() {
     let all = [
         call("unshare", &[0x1002_0000]),
-        call("clone", &[0x1000_0011]),
+        call("unshare", &[0x80]),
+        call("clone", &[0x1000_0091]),
         call("socket", &[40, 1, 0]),
         call("socket", &[17, 3, 0]),
         call("socket", &[2, 1, 132]),
+        call("socket", &[16, 3, 15]),
         call("socketpair", &[16, 1, 0]),
         call("ioctl", &[0, 0x5412]),
         call("personality", &[0x004_0000]),

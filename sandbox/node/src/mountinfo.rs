@@ -40,7 +40,9 @@ impl MountTable {
         Ok(Self::parse(&std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?))
     }
 
-    fn parse(table: &[u8]) -> Self {
+    /// Reads a table as proc_pid_mountinfo(5) has it. A line of another form is no mount.
+    #[must_use]
+    pub fn parse(table: &[u8]) -> Self {
         Self(table.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
     }
 

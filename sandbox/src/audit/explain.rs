@@ -148,7 +148,8 @@ impl Denial {
     /// What the program got: Landlock's scopes and missing capabilities are `EPERM`, all else `EACCES`.
     fn errno(&self) -> &'static str {
         let scope = |right: &String| right == "ptrace" || right.starts_with("scope.");
-        if self.kind == "Capabilities" || self.rights.first().is_some_and(scope) { "EPERM" } else { "EACCES" }
+        let of_scope = self.enforcer == Enforcer::Landlock && self.rights.first().is_some_and(scope);
+        if self.kind == "Capabilities" || of_scope { "EPERM" } else { "EACCES" }
     }
 
     fn of_profile(&self) -> (String, Option<String>) {

@@ -3,7 +3,7 @@
 //! kernel/audit.c). So nothing that a process has chosen looks like a field.
 
 /// Most fields that are looked at in a record: the kernel's longest has some thirty.
-const MAX_FIELDS: usize = 64;
+pub(super) const MAX_FIELDS: usize = 64;
 
 /// Longest text of a process that is kept, in bytes.
 const MAX_TEXT_BYTES: usize = 256;

@@ -91,6 +91,90 @@ fn recorded_lines_become_records() {
 }
 
 #[test]
+fn each_right_and_each_class_has_its_kind_and_its_answer() {
+    let standing = standing();
+    let denial = |kind: u16, fields: &str| match parse(kind, format!("audit(1.2:3): {fields}").as_bytes()) {
+        Ok(Some(Message { event: Event::Landlock { denial, .. } | Event::Labelled { denial, .. }, .. })) => denial,
+        other => panic!("{fields}: {other:?}"),
+    };
+    let of_path =
+        |right: &str, path: &str| denial(LANDLOCK_ACCESS, &format!("domain=1 blockers={right} path=\"{path}\""));
+    let landlock = |right: &str| of_path(right, "/dev/x");
+    let apparmor = |fields: &str| denial(AVC, &format!("apparmor=\"DENIED\" profile=\"p\" pid=1 {fields}"));
+    let selinux = |class: &str| {
+        let labels = "scontext=a:b:c:s0 tcontext=a:b:d:s0 permissive=0";
+        denial(AVC, &format!("avc:  denied  {{ read }} for  pid=1 tclass={class} {labels}"))
+    };
+    let told = [
+        landlock("fs.read_file"),
+        landlock("fs.read_dir"),
+        landlock("fs.ioctl_dev"),
+        landlock("fs.change_topology"),
+        landlock("fs.truncate"),
+        landlock("fs.make_dir"),
+        landlock("fs.new_in_a_later_kernel"),
+        landlock("new.in_a_later_kernel"),
+        landlock("ptrace"),
+        landlock("scope.signal"),
+        of_path("fs.execute", "/usr"),
+        of_path("fs.read_file", "/proc/sys/x"),
+        of_path("fs.write_file", "/usr/x"),
+        of_path("fs.truncate", "/usr/x"),
+        of_path("fs.make_reg", "/usr/x"),
+        apparmor("operation=\"signal\" peer=\"q\" requested_mask=\"send\" denied_mask=\"send\""),
+        apparmor("operation=\"ptrace\" peer=\"q\" denied=\"read\""),
+        apparmor("operation=\"create\" family=\"inet\""),
+        apparmor("operation=\"mknod\" name=\"/x\""),
+        selinux("process"),
+        selinux("capability2"),
+        selinux("unix_stream_socket"),
+        selinux("file"),
+    ];
+    let told = told.map(|denial| {
+        let record = denial.record(&Record::default(), &standing, Ruleset::Container);
+        assert_eq!((record.kind.as_str(), record.tags.contains("NIST")), ("MatchedPolicy", true));
+        format!("{} {:?} {} {}: {}", record.operation, record.args, record.result, record.resource, record.message)
+    });
+    insta::assert_snapshot!("kinds", told.join("\n"));
+    // Denials are one to a person where they differ by what they are about.
+    let (one, other) = (landlock("fs.read_file"), landlock("fs.read_file,fs.execute"));
+    let elsewhere = denial(LANDLOCK_ACCESS, "domain=1 blockers=fs.read_file path=\"/y\"");
+    assert!(one.differs_by_object(&elsewhere) && one != elsewhere && !one.differs_by_object(&other));
+    assert_eq!(one.elsewhere(), elsewhere.elsewhere());
+    let of = |profile: &str, operation: &str| {
+        denial(AVC, &format!("apparmor=\"DENIED\" operation=\"{operation}\" profile=\"{profile}\" pid=1 name=\"/x\""))
+    };
+    assert!(!of("p", "open").differs_by_object(&of("q", "open")));
+    assert!(!of("p", "open").differs_by_object(&of("p", "mknod")));
+    assert_eq!(
+        selinux("file").elsewhere(),
+        denial(
+            AVC,
+            "avc:  denied  { read } for  pid=1 tclass=file name=\"n\" \
+        scontext=a:b:c:s0 tcontext=a:b:e:s0 permissive=0"
+        )
+        .elsewhere()
+    );
+}
+
+#[test]
+fn what_tells_of_no_denial_is_no_denial() {
+    let rest = "{ read } for  pid=1 tclass=file scontext=a:b:c:s0 tcontext=a:b:d:s0 permissive=0";
+    let avc = |words: &str| parse(AVC, format!("audit(1.2:3): {words} {rest}").as_bytes()).map(|found| found.is_some());
+    assert_eq!(avc("avc:  denied "), Ok(true));
+    for other in ["avc:  granted ", "denied ", "avc:  denied=1 ", "avc:=1 denied ", ""] {
+        assert_eq!(avc(other), Ok(false), "{other}");
+    }
+    // Fields beyond those that are kept are not looked at.
+    let domain = |before: usize| {
+        let words = "x ".repeat(before);
+        parse(LANDLOCK_ACCESS, format!("audit(1.2:3): {words}domain=1 blockers=fs.execute").as_bytes()).is_ok()
+    };
+    let most = (0..200).take_while(|before| domain(*before)).count();
+    assert_eq!(most, fields::MAX_FIELDS - 1);
+}
+
+#[test]
 fn what_is_no_record_is_an_error() {
     for text in ["", "audit(", "audit(1.2:3): domain=xyz blockers=a", "audit(1.2:3): domain=1 blockers=", "audit(x)"] {
         for kind in [LANDLOCK_ACCESS, LANDLOCK_DOMAIN] {

@@ -64,7 +64,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     if admission.user_namespace().is_some() {
         state.let_through()?;
     }
-    let cgroup = Cgroup::new(&admission.bundle().cgroup, &shim.namespace, &request.id);
+    let cgroup = Cgroup::new(&admission.bundle().cgroup, &shim.namespace, &request.id)?;
     // For `delete`, if this shim is gone a moment later.
     state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init: None })?;
     state.write("admission.json", &admission.summary())?;
@@ -135,7 +135,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         let changes = changes.join("; ").chars().take(MAX_EVENT_CHARACTERS).collect();
         shim.publisher.publish_for_admin(TIGHTENED, &decided(&container, Some(("changes", changes))));
     }
-    shim.park(&container.id, launched.status);
+    shim.park(&container.id, launched.report);
     container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
 }
@@ -170,7 +170,7 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
 /// Refuses a cgroup of systemd's where systemd cannot be asked for it.
 fn check_cgroup_driver(path: &CgroupPath) -> Result<()> {
     // libcgroups would ask systemd by its private socket then, and wait for ever.
-    if matches!(path, CgroupPath::Unit { .. }) && Cgroup::is_unified() && !Path::new(SYSTEM_BUS).exists() {
+    if matches!(path, CgroupPath::Unit { .. }) && Cgroup::is_unified()? && !Path::new(SYSTEM_BUS).exists() {
         return Err(Fault::state(format!(
             "hardened: config.json: linux.cgroupsPath {path}: the systemd cgroup driver needs D-Bus at {SYSTEM_BUS}: \
              install dbus, or use the cgroupfs driver on this node"

@@ -147,7 +147,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         let exec = explain::Exec::new(&process.exec_id, &admission.process().args);
         explain::supervise(&container.denials, Some(exec), admission.plan().seccomp.clone(), listener);
     };
-    launcher::executed(launched.status, explained).await.map_err(|error| {
+    launcher::executed(launched.report, explained).await.map_err(|error| {
         ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");
         not_started("exec", &error)
     })

@@ -65,9 +65,9 @@ impl Shim {
             container.state.mark_running(&container.id)?;
             create::release(&container.state, &container.id).await?;
             match parked {
-                Some(status) => {
+                Some(report) => {
                     let program = &container.admission.plan().seccomp;
-                    launcher::executed(status, |listener| {
+                    launcher::executed(report, |listener| {
                         explain::supervise(&container.denials, None, program.clone(), listener)
                     })
                     .await

@@ -31,7 +31,7 @@ pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: Cont
 
 fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: ContainerBuilder) -> Result<Made> {
     // From here on its limits hold for what this process does, too.
-    Cgroup::new(&request.cgroup, &request.namespace, &request.id).enter()?;
+    Cgroup::new(&request.cgroup, &request.namespace, &request.id)?.enter()?;
     cgroup::set_oom_score(task.oom_score_adj)?;
     jail::enter(&request.state, &state::runtime_root(&request.state), None)?;
     let flags = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
@@ -49,7 +49,7 @@ fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: 
         .with_detach(true)
         .with_process(Some(process))
         .build()
-        .map_err(|e| anyhow!(chain(&e)))?
+        .map_err(|e| anyhow!(chain(&e)).context("make the process"))?
         .as_raw();
     // A child that nobody has waited for.
     let process = sys::pidfd(pid).context("open the process's pidfd")?;

@@ -412,6 +412,15 @@ pub(crate) fn end_with(other_end: i32) -> io::Result<()> {
     if poll.revents == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPIPE)) }
 }
 
+/// Ignores SIGXFSZ: setrlimit(2), `RLIMIT_FSIZE`. The lock-down gives the payload its default action again.
+pub(crate) fn survive_too_large_files() -> io::Result<()> {
+    // SAFETY: no handler is installed.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A handle on a process that cannot be reused: pidfd_open(2).
 pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.

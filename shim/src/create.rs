@@ -77,7 +77,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     };
     let launched = async {
         let (launched, io) = launch(shim, &request, &admission, &state, &streams).await?;
-        let start_time = state::start_time(launched.pid, &launched.process)?;
+        let start_time = state::start_time(launched.pid, &launched.process).context("look at init")?;
         let init = Some(InitRecord { pid: launched.pid, start_time });
         state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init })?;
         Ok((launched, io))

@@ -67,9 +67,11 @@ impl Shim {
             match parked {
                 Some(report) => {
                     let program = &container.admission.plan().seccomp;
-                    launcher::executed(report, |listener| {
-                        explain::supervise(&container.denials, None, program.clone(), listener)
-                    })
+                    launcher::executed(
+                        report,
+                        || init.has_ended().unwrap_or(true),
+                        |listener| explain::supervise(&container.denials, None, program.clone(), listener),
+                    )
                     .await
                     .map_err(|e| exec::not_started("init", &e))
                 }

@@ -35,7 +35,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
-use self::wire::{Answer, Descriptor, Descriptors, First, MAX_FRAME_BYTES, Request};
+use self::wire::{Answer, Descriptor, Descriptors, First, MAX_FRAME_BYTES, Request, Task};
 use self::words::Words;
 use crate::cgroup::container_of;
 use crate::judged::identity;
@@ -49,6 +49,9 @@ pub(crate) const ARGUMENT: &str = "launch";
 /// systemd and the node's hooks; and for ever in a cgroup that somebody freezes, or where a process of the container stops that of an exec. The kubelet waits two minutes for a
 /// create (`--runtime-request-timeout`), and tells of this error only if it comes sooner.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// The status of what SIGKILL ended.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 /// How long what has happened already may take to be heard of.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -96,6 +99,7 @@ pub(crate) async fn launch(
     let (words, theirs_words) = Words::listen()?;
     descriptors.insert(Descriptor::Status, theirs_status.into());
     request.descriptors = descriptors.kinds();
+    let is_create = matches!(request.task, Task::Create(_));
     // Exits are kept for whoever asks later: init may end before its pid is known here.
     let _launching = reaper.launching();
     let child = Command::new(program.path())
@@ -109,12 +113,12 @@ pub(crate) async fn launch(
     let pid = i32::try_from(child.id()).context("pid of the launcher")?;
     // Nothing has waited for it yet: the reaper is a task of this same thread.
     let process = sys::pidfd(pid).context("open the launcher's pidfd")?;
-    let exit = reaper.watch(pid);
+    let mut exit = reaper.watch(pid);
     let answered = async {
         ours.set_nonblocking(true).context("set the launcher's socket non-blocking")?;
         let mut socket = UnixStream::from_std(ours).context("register the launcher's socket")?;
         send(&mut socket, &request, descriptors).await.context("send the launcher its request")?;
-        answer_or_exit(&mut socket, exit).await
+        answer_or_exit(&mut socket, &mut exit).await
     };
     let answer = match tokio::time::timeout(ANSWER, answered).await {
         Ok(answer) => answer,
@@ -126,15 +130,25 @@ pub(crate) async fn launch(
             ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may have ended, which is the error then");
             let container = self::tag(&request.namespace, &request.id, None);
             end_all(&container, |found| found == tag).context(error.to_string())?;
+            // What it has made becomes the shim's child with its end.
+            see_out(&process, exit).await;
             return Err(words.added_to(error));
         }
     };
     match answer {
         Answer::Started { pid, namespaces, hidden, descriptors } => {
             let mut received = Descriptors::new(&descriptors, received)?;
+            let process = received.take(Descriptor::Process).context("the launcher sent no pidfd")?;
+            if is_create {
+                if sys::has_ended(&process).context("look at init")? {
+                    return Err(words.added_to(anyhow!("init has ended: it was not parked")));
+                }
+                // It got the better of what it has said. An exec has executed by now, or failed.
+                drop(words.said());
+            }
             Ok(Launched {
                 pid,
-                process: received.take(Descriptor::Process).context("the launcher sent no pidfd")?,
+                process,
                 namespaces,
                 ruleset: received.take(Descriptor::Ruleset),
                 hidden,
@@ -143,7 +157,18 @@ pub(crate) async fn launch(
                 exit: reaper.watch(pid),
             })
         }
-        Answer::Failed { message } => Err(words.added_to(anyhow!(message))),
+        Answer::Failed { message } => {
+            see_out(&process, exit).await;
+            Err(words.added_to(anyhow!(message)))
+        }
+    }
+}
+
+/// Waits for the end of a launcher that has failed: what it has made is the shim's child then.
+async fn see_out(launcher: &OwnedFd, exit: oneshot::Receiver<Exit>) {
+    // One that has ended may have told so already, and would not again.
+    if !sys::has_ended(launcher).unwrap_or(true) {
+        ignore(tokio::time::timeout(MOMENT, exit).await, "it hangs in the kernel, then");
     }
 }
 
@@ -154,7 +179,10 @@ async fn send(socket: &mut UnixStream, request: &Request, descriptors: Descripto
     Ok(())
 }
 
-async fn answer_or_exit(socket: &mut UnixStream, mut exit: oneshot::Receiver<Exit>) -> Result<(Answer, Vec<OwnedFd>)> {
+async fn answer_or_exit(
+    socket: &mut UnixStream,
+    mut exit: &mut oneshot::Receiver<Exit>,
+) -> Result<(Answer, Vec<OwnedFd>)> {
     // One message, not to the end of file: init holds the other end too, until it executes.
     let status = tokio::select! {
         biased;
@@ -174,7 +202,9 @@ async fn answer_or_exit(socket: &mut UnixStream, mut exit: oneshot::Receiver<Exi
             exit.map_or(255, |exit| exit.status)
         }
     };
-    bail!("the launcher ended without an answer (status {status})")
+    // It is in the container's cgroup by then.
+    let hint = if status == KILLED { ": is the container's memory limit too low?" } else { "" };
+    bail!("the launcher ended without an answer (status {status}){hint}")
 }
 
 async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
@@ -189,9 +219,17 @@ async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
 ///
 /// # Errors
 /// The lock-down's failure, or that of `execve`; or it takes too long: then the process is still there.
-pub(crate) async fn executed(report: Report, supervise: impl FnOnce(OwnedFd)) -> Result<()> {
+pub(crate) async fn executed(
+    report: Report,
+    has_ended: impl Fn() -> bool,
+    supervise: impl FnOnce(OwnedFd),
+) -> Result<()> {
     let Report { status, words } = report;
-    executed_or_failed(status.into(), supervise).await.map_err(|error| words.added_to(error))
+    executed_or_failed(status.into(), supervise).await.map_err(|error| words.added_to(error))?;
+    // The socket ends with the process, too, and libcontainer's errors do not come by it. Not all of them are its end.
+    let Some(said) = words.said() else { return Ok(()) };
+    tokio::time::sleep(MOMENT).await;
+    if has_ended() { Err(anyhow!("it ended before it executed: {said}")) } else { Ok(()) }
 }
 
 async fn executed_or_failed(status: StdUnixStream, supervise: impl FnOnce(OwnedFd)) -> Result<()> {

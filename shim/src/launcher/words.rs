@@ -19,6 +19,12 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// Most that is read of them, in bytes.
 const MAX_WORDS_BYTES: u64 = 4096;
 
+/// Most that is told of them, in lines.
+const MAX_LINES: usize = 2;
+
+/// What Rust says to developers with each of its own last words.
+const HINT: &str = "note: run with `RUST_BACKTRACE";
+
 /// The shim's end.
 #[derive(Debug)]
 pub(crate) struct Words(UnixStream);
@@ -33,7 +39,15 @@ impl Words {
     }
 
     /// An error with the words that came before it, if they say more.
-    pub(crate) fn added_to(&self, error: anyhow::Error) -> anyhow::Error {
+    pub(super) fn added_to(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.said() {
+            Some(words) => anyhow::anyhow!("{error:#} ({words})"),
+            None => error,
+        }
+    }
+
+    /// What has been said since.
+    pub(super) fn said(&self) -> Option<String> {
         let mut words = Vec::new();
         // What has come is there up to the first answer that more could come.
         match (&self.0).take(MAX_WORDS_BYTES).read_to_end(&mut words) {
@@ -42,8 +56,11 @@ impl Words {
             Err(error) => log::warn!("read the last words of a launcher: {error}"),
         }
         let words = String::from_utf8_lossy(&words);
-        let words: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if words.is_empty() { error } else { anyhow::anyhow!("{error:#} ({})", words.join("; ")) }
+        // Names of the image may be among them. The first say what has failed, the others what has failed of that.
+        let plain = |line: &str| line.replace(char::is_control, " ").trim().to_owned();
+        let said = words.lines().map(plain).filter(|line| !line.is_empty() && !line.starts_with(HINT));
+        let words: Vec<String> = said.take(MAX_LINES).collect();
+        (!words.is_empty()).then(|| words.join("; "))
     }
 }
 
@@ -117,14 +134,14 @@ mod tests {
         let (words, theirs) = Words::listen().unwrap();
         let error = || anyhow::anyhow!("failed to prepare rootfs");
         assert_eq!(words.added_to(error()).to_string(), "failed to prepare rootfs");
-        say(theirs.as_raw_fd(), "panicked at a.rs:1:\nno memory");
+        say(theirs.as_raw_fd(), "panicked at a.rs:1:\nno \u{1b}memory");
         tracing::subscriber::with_default(Told(theirs.as_raw_fd()), || {
             tracing::error!(path = "/x", "failed to mount");
             tracing::warn!("of no consequence");
         });
         assert_eq!(
             words.added_to(error()).to_string(),
-            "failed to prepare rootfs (panicked at a.rs:1: no memory; failed to mount path=\"/x\")"
+            "failed to prepare rootfs (panicked at a.rs:1: no  memory; failed to mount path=\"/x\")"
         );
         drop(theirs);
         assert_eq!(words.added_to(error()).to_string(), "failed to prepare rootfs");

@@ -242,8 +242,12 @@ pub(crate) fn mount_id(file: &impl AsFd) -> io::Result<u64> {
     // SAFETY: statx is plain data, for which all zero is a value.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let (fd, flags, mask) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID);
+    // Not by the C library: where the call fails, musl takes fstatat(2) instead, which knows no mounts.
     // SAFETY: the path is NUL terminated, and `found` is large enough by its type.
-    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut found) }.into())?;
+    check(unsafe { libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), flags, mask, &raw mut found) })?;
+    if found.stx_mask & mask == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
     Ok(found.stx_mnt_id)
 }
 

@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     println!("{sum}");
     if filter.is_none() {
         let names: Vec<&str> = deeds.iter().map(|(_, name)| *name).collect();
-        let (ways, part) = (names.len(), if every > 1 { format!(" (every {every}th)") } else { String::new() });
+        let (ways, part) = (names.len(), if every > 1 { format!(" (one in {every})") } else { String::new() });
         let (all, some) = (calls.len(), disturbed.len());
         let text = format!("{all} calls, of which {some}{part} were disturbed, each in {ways} ways: {sum}.\n\n");
         write_between(kind, &(text + &inject::table(&lines, &names)))?;

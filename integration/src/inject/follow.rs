@@ -137,8 +137,12 @@ impl Follower<'_> {
         match stop {
             Stop::Ended => drop(self.tracees.remove(&pid)),
             Stop::Child => {
-                let child = ptrace::child_of(pid).context("look at a child")?;
-                self.adopt(pid, role, child)?;
+                match ptrace::child_of(pid) {
+                    Ok(child) => self.adopt(pid, role, child)?,
+                    // Killed meanwhile.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    Err(error) => return Err(error).context("look at a child"),
+                }
                 self.go_on(pid, 0)?;
             }
             Stop::Executed => self.executed(pid, role)?,

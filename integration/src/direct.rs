@@ -165,6 +165,12 @@ impl<'a> Direct<'a> {
         &self.id
     }
 
+    /// The namespace that it is in.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.containerd.namespace()
+    }
+
     /// The bundle that the shim was given.
     #[must_use]
     pub fn bundle(&self) -> &Path {

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cri;
 pub mod direct;
 pub mod hostile;
+pub mod inject;
 pub mod kubelet;
 
 use std::collections::BTreeMap;
@@ -634,6 +635,13 @@ impl Containerd {
     }
 
     fn traces_in(&self, namespace: &str, id: &str) -> Result<Vec<String>> {
+        let mut traces = self.files_of(namespace, id)?;
+        traces.extend(self.shims()?.into_values().filter(|line| line.contains(&format!("-id {id} "))));
+        Ok(traces)
+    }
+
+    /// Those that are no processes.
+    pub(crate) fn files_of(&self, namespace: &str, id: &str) -> Result<Vec<String>> {
         let mut traces = Vec::new();
         let bundle = self.home.join("state/io.containerd.runtime.v2.task").join(namespace).join(id);
         for folder in [bundle, Path::new("/run/hardened").join(namespace).join(id)] {
@@ -656,7 +664,6 @@ impl Containerd {
         if has_cgroup_v2() {
             traces.extend(folders_named(Path::new("/sys/fs/cgroup"), id));
         }
-        traces.extend(self.shims()?.into_values().filter(|line| line.contains(&format!("-id {id} "))));
         Ok(traces)
     }
 }

@@ -72,7 +72,7 @@ pub(crate) const TELLING: &[(&str, u8, &str)] = &[
 /// Of these one use is denied and others are not, by that argument.
 const BY_ARGUMENT: &[&str] = &["ioctl", "personality", "prctl", "socketpair"];
 
-/// No profile can give these: Landlock keeps every process that is in a sandbox of its own from mounting.
+/// No profile can give these: a process in a Landlock domain cannot mount.
 const OF_LANDLOCK: &[&str] =
     &["fsmount", "mount", "mount_setattr", "move_mount", "open_tree", "open_tree_attr", "pivot_root", "umount2"];
 

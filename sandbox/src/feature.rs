@@ -1,4 +1,4 @@
-//! What the sandbox uses of the kernel, and what becomes of it where the kernel has it not.
+//! Which kernel features the sandbox uses, and what is lost without each.
 //!
 //! SECURITY.md shows this table (`hardenctl doctor --features`), and a test holds it to that.
 

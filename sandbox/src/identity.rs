@@ -28,7 +28,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Kubernetes namespace. Chosen by whoever may create pods there.
+    /// Kubernetes namespace. Chosen by anyone who may create pods there.
     pub namespace: Option<String>,
     /// Pod name. Chosen by the pod's author.
     pub pod: Option<String>,

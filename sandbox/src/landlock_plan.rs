@@ -14,7 +14,7 @@ use crate::sandbox::{ExecRules, Sandbox};
 pub struct LandlockPlan {
     /// The kernel's ABI that the decision was made for; every right that it knows is handled.
     pub abi: u32,
-    /// The kernel's audit log is told what is denied (`LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`, where the ABI has it), of
+    /// The kernel logs what is denied (`LANDLOCK_RESTRICT_SELF_LOG_NEW_EXEC_ON`, where the ABI has it), of
     /// processes that are known by this [mark](crate::mark::Mark). Absent where it is not.
     #[serde(deserialize_with = "Option::deserialize")]
     pub log: Option<Mark>,

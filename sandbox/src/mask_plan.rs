@@ -6,7 +6,7 @@ use crate::bundle::{Mount, MountKind};
 
 /// Masks that the lock-down looks for, before anything else runs.
 ///
-/// The runtime masks by path, and passes over paths that do not exist: whoever swaps `/proc` for
+/// The runtime masks by path, and passes over paths that do not exist: anyone who swaps `/proc` for
 /// something else at that moment would get a procfs without masks (CVE-2025-31133,
 /// CVE-2025-52881). So the container's own process checks what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

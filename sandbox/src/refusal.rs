@@ -81,14 +81,14 @@ impl Violation {
         self
     }
 
-    /// The field, in the words of whoever asked: Kubernetes' for a pod, the OCI spec's else.
+    /// The field, in the words of the request: Kubernetes' for a pod, otherwise the OCI spec's.
     fn field_for(&self, identity: &Identity) -> String {
         let is_pod = identity.pod.is_some();
         match (&self.pod_field, &identity.container) {
             (Some(PodField::Metadata(field)), _) if is_pod => format!("metadata.{field}"),
             (Some(PodField::Pod(field)), _) if is_pod => format!("spec.{field}"),
             (Some(PodField::Container(field)), Some(name)) if is_pod => format!("spec.containers[{name}].{field}"),
-            // The sandbox has a security context of its own, the pod's.
+            // The sandbox's security context is the pod's.
             (Some(PodField::Container(field)), None) if identity.kind == Some(Kind::Sandbox) => format!("spec.{field}"),
             _ => self.field.clone(),
         }
@@ -125,7 +125,7 @@ impl Refusal {
         &self.by
     }
 
-    /// The field of a violation, in the words of whoever asked.
+    /// The field of a violation, in the words of the request.
     #[must_use]
     pub fn field_of(&self, violation: &Violation) -> String {
         violation.field_for(&self.identity)

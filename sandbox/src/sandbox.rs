@@ -28,9 +28,9 @@ pub struct Sandbox {
     pub(crate) capabilities: CapabilitySet,
     /// System calls.
     pub(crate) filter: Filter,
-    /// Denied calls are told of. Not to be is a grant: who may choose it is seen less.
+    /// Denied calls are reported. Not being reported is a grant: a container that can choose it is seen less.
     pub(crate) explained: bool,
-    /// Calls that are not told of.
+    /// Calls whose denials are not reported.
     pub(crate) quiet: BTreeSet<u32>,
     /// File rights by Landlock; without, a process may mount.
     pub(crate) landlock: bool,
@@ -56,7 +56,7 @@ pub struct Sandbox {
     pub(crate) read_only: BTreeSet<String>,
     /// The root file system must be read-only.
     pub(crate) read_only_root: bool,
-    /// A privileged container may be had, with all that belongs to it.
+    /// Privileged containers are allowed.
     pub(crate) privileged: bool,
     /// Namespaces that may be the host's.
     pub(crate) host_namespaces: BTreeSet<HostNamespace>,
@@ -273,7 +273,7 @@ impl Sandbox {
         self.privileged && !self.landlock
     }
 
-    /// What it was told of files and programs, in a policy's words, that nothing but Landlock keeps.
+    /// The policy keys about files and programs that only Landlock can enforce.
     pub(crate) fn demands_of_landlock(&self) -> Vec<&'static str> {
         let demands = [
             ("files.no-write", !self.no_write.is_empty()),

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use containerd_shim_protos::protobuf::MessageField;
+use hardened_node::process::stat_field;
+use hardened_sandbox::bundle::NamespaceKind;
 use hardened_sandbox::{Admission, Namespaces};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -21,13 +23,14 @@ use crate::oom;
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
 use crate::state::StateDir;
+use crate::sys::{self, ignore};
 
 /// How long the exits of execs may take once init is gone and all are killed. Only a process that
 /// hangs in the kernel needs it.
 const STRAGGLERS: Duration = Duration::from_secs(10);
 
 /// libcontainer leaves a socket behind for every exec; the last of several that are launched at
-/// once removes them.
+/// once removes them. It ends what failed launches have left, too.
 #[derive(Debug)]
 pub(crate) struct Launching<'a>(&'a Container);
 
@@ -35,6 +38,11 @@ impl Drop for Launching<'_> {
     fn drop(&mut self) {
         if self.0.launching.fetch_sub(1, Ordering::Relaxed) != 1 {
             return;
+        }
+        if self.0.launch_failed.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.0.end_orphans()
+        {
+            log::error!("after a failed exec: {error:#}");
         }
         let runtime = self.0.state.runtime_root().join(&self.0.id);
         for entry in std::fs::read_dir(runtime).into_iter().flatten().flatten() {
@@ -44,6 +52,13 @@ impl Drop for Launching<'_> {
                 log::warn!("remove {}: {error}", entry.path().display());
             }
         }
+    }
+}
+
+impl Launching<'_> {
+    /// Its process may have executed all the same: its launcher was killed before it could answer, say.
+    pub(crate) fn failed(&self) {
+        self.0.launch_failed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -76,6 +91,7 @@ pub(crate) struct Container {
     execs: Mutex<HashMap<String, Arc<Process>>>,
     paused: AtomicBool,
     launching: AtomicUsize,
+    launch_failed: AtomicBool,
     oom: Mutex<Option<AbortHandle>>,
 }
 
@@ -103,6 +119,7 @@ impl Container {
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             launching: AtomicUsize::new(0),
+            launch_failed: AtomicBool::new(false),
             oom: Mutex::default(),
         }
     }
@@ -157,6 +174,27 @@ impl Container {
         Launching(self)
     }
 
+    /// Kills the processes of the container that this shim is the parent of and knows nothing of: a launcher has made them
+    /// and is gone. What loses its parent in a pid namespace goes to that namespace's first process, not to the shim.
+    fn end_orphans(&self) -> anyhow::Result<()> {
+        let own = hardened_lockdown::own_namespaces()?;
+        if self.made.namespaces.get(&NamespaceKind::Pid) == own.get(&NamespaceKind::Pid) {
+            return Ok(());
+        }
+        for pid in self.cgroup.processes()? {
+            // Before the look at it, so that both are of one process. What fails from here on has just ended.
+            let Ok(process) = sys::pidfd(pid) else { continue };
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            let is_child = stat_field(&stat, 4) == Some(u64::from(std::process::id()));
+            let is_known = self.init.pid() == Some(pid) || self.exec_by_pid(pid).is_some();
+            if is_child && !is_known {
+                log::warn!("container {}: kill process {pid}, which a failed exec left behind", self.id);
+                ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may just have ended");
+            }
+        }
+        Ok(())
+    }
+
     /// Tells containerd of OOM kills from now on.
     pub(crate) fn watch_oom(&self, publisher: &Publisher) {
         let (publisher, id) = (publisher.clone(), self.id.clone());
@@ -188,7 +226,7 @@ impl Container {
             process.settled().await;
             let started = process.phase() == Phase::Running;
             process.set_phase(Phase::Stopped(exit));
-            // An exec whose start failed was never told of.
+            // An exec whose start failed was never announced.
             if started || is_init {
                 publisher.publish(&TaskExit {
                     container_id: container.id.clone(),

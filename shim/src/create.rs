@@ -31,7 +31,7 @@ use crate::{id, observe, runtime_options, sys};
 /// kilobytes.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
-/// Most of what an event says of changes: containerd keeps events in memory for whoever listens slowly.
+/// Most of what an event says of changes: containerd keeps events in memory for slow listeners.
 const MAX_EVENT_CHARACTERS: usize = 4096;
 
 /// Where systemd is asked to make cgroups (D-Bus specification, "Well-known Message Bus Instances").
@@ -67,7 +67,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     if admission.user_namespace().is_some() {
         state.let_through()?;
     }
-    let cgroup = Cgroup::new(&admission.bundle().cgroup, &shim.namespace, &request.id);
+    let cgroup = Cgroup::new(&admission.bundle().cgroup, &shim.namespace, &request.id)?;
     // For `delete`, if this shim is gone a moment later.
     state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init: None })?;
     state.write("admission.json", &admission.summary())?;
@@ -80,7 +80,7 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
     };
     let launched = async {
         let (launched, io) = launch(shim, &request, &admission, &state, &streams).await?;
-        let start_time = state::start_time(launched.pid, &launched.process)?;
+        let start_time = state::start_time(launched.pid, &launched.process).context("look at init")?;
         let init = Some(InitRecord { pid: launched.pid, start_time });
         state.write("container.json", &Record { cgroup: cgroup.path().to_string(), init })?;
         Ok((launched, io))
@@ -138,12 +138,12 @@ pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Ar
         let changes = changes.join("; ").chars().take(MAX_EVENT_CHARACTERS).collect();
         shim.publisher.publish_for_admin(TIGHTENED, &decided(&container, Some(("changes", changes))));
     }
-    shim.park(&container.id, launched.status);
+    shim.park(&container.id, launched.report);
     container.supervise(init, launched.exit, shim.publisher.clone());
     Ok(container)
 }
 
-/// The event of a container that starts, with what is to be told of it.
+/// The event of a container that starts, with one more label.
 fn decided(container: &Container, told: Option<(&str, String)>) -> ContainerUpdate {
     let identity = container.admission.identity();
     let labels = [
@@ -173,7 +173,7 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
 /// Refuses a cgroup of systemd's where systemd cannot be asked for it.
 fn check_cgroup_driver(path: &CgroupPath) -> Result<()> {
     // libcgroups would ask systemd by its private socket then, and wait for ever.
-    if matches!(path, CgroupPath::Unit { .. }) && Cgroup::is_unified() && !Path::new(SYSTEM_BUS).exists() {
+    if matches!(path, CgroupPath::Unit { .. }) && Cgroup::is_unified()? && !Path::new(SYSTEM_BUS).exists() {
         return Err(Fault::state(format!(
             "hardened: config.json: linux.cgroupsPath {path}: the systemd cgroup driver needs D-Bus at {SYSTEM_BUS}: \
              install dbus, or use the cgroupfs driver on this node"

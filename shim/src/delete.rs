@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         launcher::end_strays(&flags.namespace, &flags.id)?;
         if let Some(record) = record {
             let path = CgroupPath::parse(&record.cgroup).map_err(|e| anyhow!("cgroup of {}: {e}", flags.id))?;
-            let cgroup = Cgroup::new(&path, &flags.namespace, &flags.id);
+            let cgroup = Cgroup::new(&path, &flags.namespace, &flags.id)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("runtime")?;
             runtime.block_on(async {
                 cgroup.kill_all().await?;

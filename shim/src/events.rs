@@ -25,7 +25,7 @@ const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something that containerd is told.
+/// An event for containerd.
 pub(crate) trait Event: Message {
     const TOPIC: &'static str;
     const TYPE: &'static str;

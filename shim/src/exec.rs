@@ -17,6 +17,7 @@ use crate::launcher::wire::{Descriptor, Descriptors, Request, Task};
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
 use crate::registry::Shim;
+use crate::state;
 use crate::stdio::Streams;
 use crate::sys::ignore;
 
@@ -128,14 +129,24 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         admission.process(),
     )
     .await;
-    drop(launching);
+    // Not by its launcher, which may have been killed.
+    if let Err(error) = container.state.remove_file(&state::exec_file(&process.exec_id)) {
+        log::warn!("{error:#}");
+    }
     let stopped = || Fault::state(format!("cannot exec: container {} is stopped", container.id));
-    let (launched, io) = launched.map_err(|fault| match container.init.has_ended() {
-        // Joining its namespaces fails in many ways then; this is the one reason.
-        Ok(true) => stopped(),
-        Ok(false) | Err(_) => fault,
-    })?;
+    let (launched, io) = match launched {
+        Ok(launched) => launched,
+        Err(fault) => {
+            launching.failed();
+            return match container.init.has_ended() {
+                // Joining its namespaces fails in many ways then; this is the one reason.
+                Ok(true) => Err(stopped()),
+                Ok(false) | Err(_) => Err(fault),
+            };
+        }
+    };
     process.launched(launched.pid, launched.process, io);
+    drop(launching);
     container.supervise(Arc::clone(process), launched.exit, shim.publisher.clone());
     if container.init.has_ended()? {
         // Namespaces are known by numbers, which are given again once init is gone. As long as it is there, the
@@ -147,7 +158,7 @@ async fn run(shim: &Shim, container: &Arc<Container>, process: &Arc<Process>, ad
         let exec = explain::Exec::new(&process.exec_id, &admission.process().args);
         explain::supervise(&container.denials, Some(exec), admission.plan().seccomp.clone(), listener);
     };
-    launcher::executed(launched.status, explained).await.map_err(|error| {
+    launcher::executed(launched.report, || process.has_ended().unwrap_or(true), explained).await.map_err(|error| {
         ignore(process.signal(libc::SIGKILL), "as a rule it has ended, which is the error");
         not_started("exec", &error)
     })

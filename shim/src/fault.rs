@@ -41,7 +41,7 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// What only the node's admin can mend: files, processes, the kernel.
+/// What only the node's admin can fix: files, processes, the kernel.
 impl From<anyhow::Error> for Fault {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Code::UNKNOWN, format!("hardened: {error:#}"))

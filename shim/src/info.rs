@@ -1,4 +1,4 @@
-//! `-info`: what containerd is told about this runtime before any container exists.
+//! `-info`: what containerd learns about this runtime before any container exists.
 
 use std::io::Write;
 

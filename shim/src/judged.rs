@@ -19,7 +19,7 @@ pub(crate) fn identity(found: &Metadata) -> FileId {
 
 /// Which file a handle is on.
 pub(crate) fn identity_of(file: &OwnedFd) -> Result<FileId> {
-    Ok(identity(&File::from(file.try_clone()?).metadata().context("look at it")?))
+    Ok(identity(&File::from(file.try_clone().context("duplicate its handle")?).metadata().context("look at it")?))
 }
 
 /// Opens what was judged at this path, which had no symbolic link in it then.

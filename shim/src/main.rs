@@ -43,6 +43,11 @@ use containerd_shim::Flags;
 const RUNTIME: &str = "io.containerd.hardened.v1";
 
 fn main() -> ExitCode {
+    // A limit of the node's on the size of files is an error of a write, not the end of a pod's shim.
+    if let Err(error) = sys::survive_too_large_files() {
+        eprintln!("containerd-shim-hardened-v1: ignore SIGXFSZ: {error}");
+        return ExitCode::FAILURE;
+    }
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|a| a == launcher::ARGUMENT) {
         return launcher::child::main();

@@ -14,7 +14,7 @@ use crate::cgroup::Cgroup;
 
 /// Statistics of one cgroup, packed for `StatsResponse`.
 pub(crate) fn of(cgroup: &Cgroup) -> Result<Any> {
-    let (name, value) = if Cgroup::is_unified() {
+    let (name, value) = if Cgroup::is_unified()? {
         let folder = cgroup.folder("")?;
         ("io.containerd.cgroups.v2.Metrics", unified_metrics(&Files(Some(&folder))).write_to_bytes())
     } else {

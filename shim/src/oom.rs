@@ -16,7 +16,7 @@ use crate::sys;
 /// Calls back for each OOM kill until the handle is aborted or the cgroup is gone.
 pub(crate) fn watch(cgroup: &Cgroup, on_kill: impl Fn() + Send + 'static) -> Result<AbortHandle> {
     let folder = cgroup.folder("memory")?;
-    let unified = Cgroup::is_unified();
+    let unified = Cgroup::is_unified()?;
     let (events, counter, key) = if unified {
         let file = folder.join("memory.events");
         let path = CString::new(file.as_os_str().as_bytes()).context("path of the cgroup")?;

@@ -17,7 +17,7 @@ use crate::sys::{self, ignore};
 pub(crate) enum Phase {
     /// Made, and not started.
     Created,
-    /// Start is under way: an exit that comes now is told after the start.
+    /// Start is under way: an exit that comes now is announced after the start.
     Starting,
     /// Executing.
     Running,
@@ -79,7 +79,7 @@ impl Process {
         }
     }
 
-    /// Whether it has ended, whoever knows of that by now.
+    /// Whether it has ended, announced or not.
     pub(crate) fn has_ended(&self) -> Result<bool> {
         match &self.inner().launched {
             Some(launched) => Ok(sys::has_ended(&launched.process).context("look at a process")?),

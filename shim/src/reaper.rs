@@ -18,7 +18,7 @@ pub(crate) struct Exit {
     pub(crate) at: SystemTime,
 }
 
-/// Gives each exit to whoever watches the pid.
+/// Passes each exit to the watcher of the pid.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reaper(Arc<Mutex<Table>>);
 
@@ -87,7 +87,7 @@ impl Reaper {
             let exit = Exit { status: u32::try_from(status).unwrap_or(255), at: SystemTime::now() };
             let mut table = self.table();
             match table.watched.remove(&pid) {
-                // Whoever watched may have given up.
+                // The watcher may have given up.
                 Some(sender) => drop(sender.send(exit)),
                 None if table.launching > 0 => drop(table.unclaimed.insert(pid, exit)),
                 None => {}

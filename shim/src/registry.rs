@@ -1,7 +1,6 @@
 //! What the shim of one pod holds: its containers, and what waits to be started.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +11,7 @@ use crate::container::Container;
 use crate::events::Publisher;
 use crate::explain::Pod;
 use crate::fault::{Fault, Result};
-use crate::launcher::Program;
+use crate::launcher::{Program, Report};
 use crate::reaper::Reaper;
 
 /// The shim of one pod.
@@ -35,8 +34,8 @@ pub(crate) struct Tables {
     pub(crate) containers: HashMap<String, Arc<Container>>,
     /// Containers that are being created.
     pub(crate) creating: Vec<String>,
-    /// Status sockets of parked inits, by container.
-    pub(crate) parked: HashMap<String, OwnedFd>,
+    /// What parked inits report to, by container.
+    pub(crate) parked: HashMap<String, Report>,
     /// Execs that may run and have not started, by container and exec.
     pub(crate) admitted: HashMap<(String, String), ExecAdmission>,
 }
@@ -75,8 +74,8 @@ impl Shim {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn park(&self, id: &str, status: OwnedFd) {
-        self.tables().parked.insert(id.to_owned(), status);
+    pub(crate) fn park(&self, id: &str, report: Report) {
+        self.tables().parked.insert(id.to_owned(), report);
     }
 
     pub(crate) fn admit(&self, id: &str, exec_id: &str, admission: ExecAdmission) {

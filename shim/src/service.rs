@@ -65,11 +65,13 @@ impl Shim {
             container.state.mark_running(&container.id)?;
             create::release(&container.state, &container.id).await?;
             match parked {
-                Some(status) => {
+                Some(report) => {
                     let program = &container.admission.plan().seccomp;
-                    launcher::executed(status, |listener| {
-                        explain::supervise(&container.denials, None, program.clone(), listener)
-                    })
+                    launcher::executed(
+                        report,
+                        || init.has_ended().unwrap_or(true),
+                        |listener| explain::supervise(&container.denials, None, program.clone(), listener),
+                    )
                     .await
                     .map_err(|e| exec::not_started("init", &e))
                 }

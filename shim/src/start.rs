@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use containerd_shim::{Flags, StartOpts};
@@ -50,10 +50,16 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
     let address = options.socket_address(&group);
     let cgroup = runtime_options::shim_cgroup(&options.extensions);
-    ensure_serving(flags, &options, &address, cgroup.as_deref())?;
-    // containerd 1.6 reads it after a restart; newer ones keep a file of their own.
+    // containerd 1.6 reads it after a restart; newer ones keep a file of their own. Before there is a shim that nobody
+    // would know of, where it cannot be written.
     fs::write("address", &address).context("write the address file")?;
-    answer(&dialect, &address)
+    let shim = ensure_serving(flags, &options, &address, cgroup.as_deref())?;
+    answer(&dialect, &address).inspect_err(|_| shim.into_iter().for_each(end))
+}
+
+/// Ends a shim that nobody will know of.
+fn end(mut shim: Child) {
+    ignore(shim.kill().and_then(|()| shim.wait()), "it has ended, then");
 }
 
 fn read_input() -> Result<Vec<u8>> {
@@ -114,7 +120,7 @@ fn group(config: &Path) -> Result<Option<String>> {
 }
 
 /// Starts a shim at the address, unless one answers there, in a cgroup that the node has for shims.
-fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Option<&str>) -> Result<()> {
+fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Option<&str>) -> Result<Option<Child>> {
     let path = Path::new(address.strip_prefix("unix://").unwrap_or(address));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -123,7 +129,7 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Opt
         Ok(listener) => listener,
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if UnixStream::connect(path).is_ok() {
-                return Ok(());
+                return Ok(None);
             }
             // Left by a shim that was killed.
             fs::remove_file(path).with_context(|| format!("remove the stale {}", path.display()))?;
@@ -147,13 +153,14 @@ fn ensure_serving(flags: &Flags, options: &StartOpts, address: &str, cgroup: Opt
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    let mut child = command.spawn().context("start the shim")?;
-    let placed = place(child.id(), cgroup);
-    if placed.is_err() {
-        // Nobody would know of it.
-        ignore(child.kill().and_then(|()| child.wait()), "it has ended, then");
+    let child = command.spawn().context("start the shim")?;
+    match place(child.id(), cgroup) {
+        Ok(()) => Ok(Some(child)),
+        Err(error) => {
+            end(child);
+            Err(error)
+        }
     }
-    placed
 }
 
 /// Puts a shim where the node wants it.

@@ -170,14 +170,17 @@ impl StateDir {
         serde_json::from_slice(&text).with_context(|| format!("parse {}", show()))
     }
 
-    /// Removes a file.
+    /// Removes a file, if it is there.
     pub(crate) fn remove_file(&self, name: &str) -> Result<()> {
         let removed = nix::unistd::unlinkat(
             Some(std::os::fd::AsRawFd::as_raw_fd(&self.folder)),
             name,
             nix::unistd::UnlinkatFlags::NoRemoveDir,
         );
-        removed.with_context(|| format!("remove {}", self.path.join(name).display()))
+        match removed {
+            Err(nix::errno::Errno::ENOENT) => Ok(()),
+            removed => removed.with_context(|| format!("remove {}", self.path.join(name).display())),
+        }
     }
 
     /// Absent where a create was cut short before anything was made.
@@ -227,6 +230,11 @@ impl Drop for StateDir {
             log::error!("{error:#}");
         }
     }
+}
+
+/// The file of an exec's process, which its launcher writes, and the shim removes.
+pub(crate) fn exec_file(exec_id: &str) -> String {
+    format!("exec-{exec_id}.json")
 }
 
 /// libcontainer's folder in that of a container.

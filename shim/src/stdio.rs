@@ -77,7 +77,7 @@ pub(crate) async fn await_readers(streams: &Streams) -> Vec<File> {
     let deadline = Instant::now() + READERS;
     let mut writers = Vec::new();
     for uri in [&streams.stdout, &streams.stderr] {
-        // What is wrong with it is told when it is opened for good.
+        // An error is reported when it is opened for good.
         let Ok(Target::Fifo(path)) = parse("", uri) else { continue };
         loop {
             match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {

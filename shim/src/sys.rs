@@ -111,7 +111,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
-/// A handle on this program through a read-only mount of its own: nobody who reaches the program
+/// A handle on this program through a separate read-only mount: nobody who reaches the program
 /// through a process that runs from it can write to it (CVE-2019-5736).
 pub(crate) fn read_only_self() -> io::Result<OwnedFd> {
     let mount = clone_mount(&open_path(Path::new("/proc/self/exe"))?, false)?;
@@ -242,8 +242,12 @@ pub(crate) fn mount_id(file: &impl AsFd) -> io::Result<u64> {
     // SAFETY: statx is plain data, for which all zero is a value.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let (fd, flags, mask) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID);
+    // Not by the C library: where the call fails, musl takes fstatat(2) instead, which knows no mounts.
     // SAFETY: the path is NUL terminated, and `found` is large enough by its type.
-    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut found) }.into())?;
+    check(unsafe { libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), flags, mask, &raw mut found) })?;
+    if found.stx_mask & mask == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
     Ok(found.stx_mnt_id)
 }
 
@@ -410,6 +414,15 @@ pub(crate) fn end_with(other_end: i32) -> io::Result<()> {
     // SAFETY: `poll` is one pollfd, and is waited for no time.
     check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into())?;
     if poll.revents == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPIPE)) }
+}
+
+/// Ignores SIGXFSZ: setrlimit(2), `RLIMIT_FSIZE`. The lock-down gives the payload its default action again.
+pub(crate) fn survive_too_large_files() -> io::Result<()> {
+    // SAFETY: no handler is installed.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// A handle on a process that cannot be reused: pidfd_open(2).

@@ -115,6 +115,11 @@ fn moves(arguments: &[String]) {
     }
 }
 
+/// Whether this process is in the initial pid namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+fn is_on_the_host() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own.as_os_str() == "pid:[4026531836]")
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     match wanted.first().map(String::as_str) {
@@ -127,6 +132,12 @@ fn main() {
         Some("ports") => return ports::run(wanted.get(1..).unwrap_or_default()),
         Some("without") => return without::run(wanted.get(1..).unwrap_or_default()),
         _ => {}
+    }
+    if wanted.is_empty() && is_on_the_host() {
+        eprintln!(
+            "hardened-probe: all tries together would change this host's mounts and names: run it in a container"
+        );
+        std::process::exit(1);
     }
     tries::is_init();
     let mut out = std::io::stdout();

@@ -14,6 +14,7 @@ mod churn;
 mod conformance;
 mod escapes;
 mod explain;
+mod faults;
 mod hostile;
 mod landlock;
 mod lean;
@@ -93,6 +94,7 @@ fn main() {
         ("policy", policy::TESTS),
         ("churn", churn::TESTS),
         ("hostile", hostile::TESTS),
+        ("faults", faults::TESTS),
         ("escapes", escapes::TESTS),
         ("escapes_unified", escapes::UNIFIED_TESTS),
         ("programs", programs::TESTS),
@@ -137,8 +139,10 @@ fn main() {
         for (module, tests) in modules {
             // What a program finds in its container is the shim's doing, not containerd's; and so is
             // what a container does to the host.
-            if matches!(module, "escapes" | "escapes_unified" | "hostile" | "programs" | "agent" | "agent_audit")
-                && generation != Generation::Two
+            if matches!(
+                module,
+                "escapes" | "escapes_unified" | "faults" | "hostile" | "programs" | "agent" | "agent_audit"
+            ) && generation != Generation::Two
             {
                 continue;
             }

@@ -10,9 +10,21 @@ use rustix::fs::{Mode, OFlags};
 const MAX_PASSWD_BYTES: u64 = 1 << 20;
 
 /// The home directory of a user, `/` where the image has none.
-pub(crate) fn of(uid: u32) -> String {
-    let passwd = read(Path::new("/etc/passwd"), MAX_PASSWD_BYTES).unwrap_or_default();
-    find(&passwd, uid).unwrap_or_else(|| "/".to_owned())
+///
+/// # Errors
+/// The image's `/etc/passwd` is there, and cannot be read.
+pub(crate) fn of(uid: u32) -> io::Result<String> {
+    let passwd = match read(Path::new("/etc/passwd"), MAX_PASSWD_BYTES) {
+        Err(error) if is_none(&error) => String::new(),
+        passwd => passwd?,
+    };
+    Ok(find(&passwd, uid).unwrap_or_else(|| "/".to_owned()))
+}
+
+/// Whether there is no such file for this user, or something else than a file.
+fn is_none(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+    [libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::EACCES, libc::ENXIO, libc::ENODEV, libc::EINVAL].contains(&errno)
 }
 
 /// Whole lines of a file, as many as begin and end in the first `most` bytes. The image may have

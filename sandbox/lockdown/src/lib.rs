@@ -224,7 +224,9 @@ impl Landlocked<'_> {
     /// looking up `HOME` and finding the program.
     fn filter(self, mut payload: Payload, supervisor: BorrowedFd<'_>) -> Result<Filtered, Failure> {
         if let Some(uid) = self.plan.home {
-            payload.set_home(&home::of(uid));
+            let home = home::of(uid)
+                .map_err(|e| Failure::new(Mechanism::Execve, "look up HOME in the image's /etc/passwd", e))?;
+            payload.set_home(&home);
         }
         let payload = payload.resolve()?;
         sys::reset_signals().map_err(|e| Failure::new(Mechanism::Execve, "reset signals", e))?;

@@ -46,12 +46,12 @@ pub(crate) fn no_new_privs() -> io::Result<bool> {
 pub(crate) fn reset_signals() -> io::Result<()> {
     // The kernel's struct sigaction, at most 32 bytes: all zero is SIG_DFL without flags.
     let default = [0u64; 4];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
         // SAFETY: the kernel reads `default`, and writes nothing. Not by libc, which keeps some
-        // real-time signals to itself. SIGKILL and SIGSTOP answer EINVAL, which is as well.
-        unsafe {
+        // real-time signals to itself.
+        check(unsafe {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0 as libc::c_long, 8 as libc::c_long)
-        };
+        })?;
     }
     // SAFETY: an all-zero sigset_t is a valid place for sigemptyset to write to, and sigprocmask
     // only reads it.

@@ -52,7 +52,7 @@ impl<'a> Fields<'a> {
         Self(fields)
     }
 
-    /// The first of that name: the kernel writes its own before what comes of processes.
+    /// The first of that name: the kernel writes its own fields before those that a process controls.
     fn value(&self, key: &str) -> Option<Value<'a>> {
         self.0.iter().find(|(of, _)| *of == key).map(|(_, value)| *value)
     }

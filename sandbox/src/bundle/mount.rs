@@ -54,7 +54,7 @@ pub struct Volume {
     pub file: FileId,
     /// Whether the mounts below come along.
     pub recursive: bool,
-    /// What becomes of mounts that the host makes below later.
+    /// Whether mounts that the host makes below later appear in the container.
     pub propagation: Propagation,
     /// Other owners than on the file system.
     #[serde(deserialize_with = "Option::deserialize")]

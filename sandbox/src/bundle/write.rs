@@ -45,7 +45,7 @@ pub fn write(bundle: &Bundle, places: &Places) -> Result<Spec, OciSpecError> {
         .mounts(mounts(bundle, places)?)
         .linux(linux(bundle, places)?);
     let mut spec = spec.build()?;
-    // oci-spec has defaults of its own for what is absent.
+    // oci-spec fills in defaults for absent fields.
     spec.set_hostname(bundle.hostname.clone())
         .set_domainname(bundle.domainname.clone())
         .set_hooks(hooks(&bundle.hooks)?)

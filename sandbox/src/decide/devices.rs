@@ -8,7 +8,7 @@ use crate::request::Request;
 use crate::sandbox::{Device, Sandbox};
 
 /// Character devices that every container has: OCI runtime spec, "default devices". (Its `/dev/console` is
-/// a terminal of its own: 5:1 is the host's.)
+/// its own terminal: 5:1 is the host's.)
 const STANDARD: &[(i64, Option<i64>)] = &[
     (1, Some(3)), // null
     (1, Some(5)), // zero
@@ -40,7 +40,7 @@ const SHOWN_DEVICES: usize = 4;
 /// host's console, and before 1.7 `/dev/net/tun`. Cut, not refused.
 const CUT: [(i64, i64); 2] = [(5, 1), (10, 200)];
 
-/// Whether every device is to be had.
+/// Whether the spec asks for every device.
 pub(crate) fn asks_for_all(request: &Request) -> bool {
     request.device_rules.iter().any(|rule| rule.allow && rule.major.is_none() && rule.access.contains('w'))
 }

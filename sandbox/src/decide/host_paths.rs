@@ -102,7 +102,7 @@ enum Own<'a> {
         end: &'a Path,
         read_only: bool,
     },
-    /// The kubelet mounts it anew, whatever the volume is, a `hostPath` too: the path does not tell.
+    /// The kubelet mounts it separately, whatever the volume is, a `hostPath` too: the path does not tell.
     PartOfVolume,
 }
 

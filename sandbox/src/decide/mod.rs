@@ -252,7 +252,7 @@ pub fn decide(
     Ok(Admission { bundle, plan, sandbox, notes, kernel: kernel.clone(), identity, user_namespace, by, filters })
 }
 
-/// Parses a spec and decides: for whoever has no node to look at in between.
+/// Parses a spec and decides, for callers that have no node to observe.
 ///
 /// # Errors
 /// Every violation, at once.

@@ -186,7 +186,7 @@ fn limits(
     notes: &mut Vec<Note>,
 ) -> BTreeMap<String, (u64, u64)> {
     let mut limits = process.rlimits.clone();
-    // What SYS_NICE is for. Whoever may raise limits on the host must not pass it on unasked.
+    // What SYS_NICE is for. A caller that may raise limits on the host must not pass that on unasked.
     let may_go_first = sandbox.is_open() || CapabilitySet::of(&["SYS_NICE"]).is_subset(sandbox.capabilities);
     for name in PRIORITIES.into_iter().filter(|_| !may_go_first) {
         if limits.get(name).is_some_and(|(_, hard)| *hard > 0) {

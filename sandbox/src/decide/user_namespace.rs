@@ -1,6 +1,6 @@
 //! User namespaces: which are taken, and what the ids of a container are on the host.
 //!
-//! One is a gain, whoever asks for it: root of the container is nobody on the host
+//! One is always a gain: root of the container is nobody on the host
 //! (user_namespaces(7)). Nothing else of the sandbox depends on it.
 
 use super::namespaces::shares;

@@ -111,7 +111,7 @@ impl Policy {
         }
         let named = policy.rules.iter().map(|rule| rule.profile.as_str()).chain([head.default.as_str()]);
         let named: BTreeSet<&str> = named.chain(asked_for).collect();
-        // Whoever asks for a profile that there is not is told which there are.
+        // The error for an unknown profile lists all that exist.
         let all = asked_for.is_some_and(|name| !profile::is_built_in(name) && own.iter().all(|(own, _)| own != name));
         let mut profiles = Vec::new();
         for (name, line) in own.iter().filter(|(name, _)| all || named.contains(name.as_ref())) {

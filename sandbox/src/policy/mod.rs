@@ -36,7 +36,7 @@ pub use crate::seccomp::SocketFamily;
 pub struct Source {
     path: PathBuf,
     text: String,
-    /// Where each line begins, in bytes: every rule is told where it stands.
+    /// Where each line begins, in bytes: errors and refusals name the line of a rule.
     lines: Vec<usize>,
 }
 
@@ -233,7 +233,7 @@ impl Policy {
         let later = self.rules.iter().skip(rule.number).filter(|later| later.may_decide_instead_of(rule));
         let later = later.map(|later| (&later.profile, format!("rule {} ({})", later.number, later.place)));
         let all = later.chain([(&self.default, "default".to_owned())]);
-        // A profile that is not there is an error of its own.
+        // A missing profile is reported separately.
         let is_narrower = |name: &str| self.profile(name).is_some_and(|other| !profile.is_within(other));
         all.map(|(name, by)| (name.as_str(), by)).find(|(name, _)| is_narrower(name))
     }
@@ -259,7 +259,7 @@ impl Policy {
         self.profiles.values()
     }
 
-    /// The same profiles, of which every container gets one: what would come of it.
+    /// The same profiles, with one of them for every container: to try a profile out.
     ///
     /// # Errors
     /// There is no such profile.
@@ -284,7 +284,7 @@ impl Policy {
         self.landlock == LandlockDemand::BestEffort
     }
 
-    /// Whether the kernel's audit log is told what Landlock denies.
+    /// Whether the kernel logs what Landlock denies.
     #[must_use]
     pub const fn logs_landlock_denials(&self) -> bool {
         self.logs_landlock_denials

@@ -51,7 +51,7 @@ pub(super) const UNLIKE_BASELINE: &[Group] = &[
     },
 ];
 
-/// Those of the namespaces that a pod has of its own: safe or not, the host has no part in them.
+/// Those of the pod's own namespaces: safe or not, they do not affect the host.
 pub(super) fn sysctls() -> Patterns {
     let own = ["kernel.msg*", "kernel.sem", "kernel.shm*", "fs.mqueue.*", "net.*"];
     Patterns::Any(own.map(str::to_owned).to_vec())

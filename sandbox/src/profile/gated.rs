@@ -6,7 +6,7 @@
 use crate::capability::CapabilitySet;
 use crate::seccomp::Condition;
 
-/// System calls that the kernel or a profile keeps from whoever lacks a capability: capabilities(7).
+/// System calls that the kernel or a profile denies without a capability: capabilities(7).
 const CALLS: &[(&str, &[&str])] = &[
     ("BPF", &["bpf"]),
     ("CHOWN", &["chown", "fchown", "fchownat", "lchown"]),
@@ -44,7 +44,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("SYS_TTY_CONFIG", &["vhangup"]),
 ];
 
-/// Raw sockets of IP are there for whoever has the capability; those of the link layer are a family of their own.
+/// With the capability, raw IP sockets can be opened; link-layer sockets are a separate family.
 pub(crate) const PACKET_SOCKETS: Condition = Condition::int(0, libc::AF_PACKET as u32);
 
 /// The calls that come with these capabilities.

@@ -1,4 +1,4 @@
-//! What becomes of each field that the OCI runtime spec (1.2, 1.3) has.
+//! How each field of the OCI runtime spec (1.2, 1.3) is handled.
 
 use oci_spec::runtime::{Hook, Hooks, Linux, Process, Spec};
 

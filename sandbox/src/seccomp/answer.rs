@@ -1,4 +1,4 @@
-//! What a program answers to a call, worked out here as the kernel does it: by whoever is asked for the answer.
+//! What a program answers to a call, computed as the kernel does it: for the supervisor that is asked for the answer.
 
 use super::Program;
 use super::compile::{

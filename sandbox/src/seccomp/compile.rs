@@ -70,7 +70,7 @@ impl Instruction {
 pub struct Program(Vec<Instruction>);
 
 /// `SECCOMP_RET_USER_NOTIF`, linux/seccomp.h. The kernel takes no notice of its lower half, in which a program has
-/// the errno that whoever is asked answers.
+/// the errno that the supervisor answers.
 const NOTIFY: u32 = 0x7fc0_0000;
 
 /// The part of a program's answer that says what is done; the rest is an errno, say.
@@ -192,7 +192,7 @@ impl Filter {
     /// The program says the errno too: [`Program::explained_errno`].
     ///
     /// And no process gets a listener of its own, as long as there is this one (EBUSY) and when it is gone: of two filters
-    /// that ask a supervisor the kernel takes the newer, and whoever holds its listener can let the call run.
+    /// that ask a supervisor the kernel takes the newer, and the holder of its listener can let the call run.
     ///
     /// # Errors
     /// The program would be larger than the kernel takes.

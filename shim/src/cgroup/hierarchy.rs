@@ -70,10 +70,14 @@ fn find(root: &Path) -> Result<Hierarchies> {
     for entry in std::fs::read_dir(root).with_context(|| format!("list {show}"))? {
         let entry = entry.with_context(|| format!("list {show}"))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.split(',').all(|controller| CONTROLLERS.contains(&controller)) {
+            continue;
+        }
+        // A hierarchy that cannot be looked at is not one that is not there: its limits would be left out.
+        let look = || format!("look at {show}/{name}");
         // `cpu` is a link to `cpu,cpuacct` where both are in one hierarchy.
-        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let known = name.split(',').all(|controller| CONTROLLERS.contains(&controller));
-        if folder && known && file_system(&entry.path()).is_ok_and(|magic| magic == CGROUP_SUPER_MAGIC) {
+        let folder = entry.file_type().with_context(look)?.is_dir();
+        if folder && file_system(&entry.path()).with_context(look)? == CGROUP_SUPER_MAGIC {
             all.push(Hierarchy { name, mount: entry.path() });
         }
     }

@@ -58,9 +58,9 @@ impl std::fmt::Display for Cgroup {
 impl Cgroup {
     /// The driver for systemd needs cgroup v2: on v1 a unit is a path like others, as it is for runc without
     /// `SystemdCgroup`.
-    pub(crate) fn new(path: &CgroupPath, namespace: &str, id: &str) -> Self {
-        let path = if Self::is_unified() { path.clone() } else { path.literal() };
-        Self { path, namespace: namespace.to_owned(), id: id.to_owned() }
+    pub(crate) fn new(path: &CgroupPath, namespace: &str, id: &str) -> Result<Self> {
+        let path = if Self::is_unified()? { path.clone() } else { path.literal() };
+        Ok(Self { path, namespace: namespace.to_owned(), id: id.to_owned() })
     }
 
     pub(crate) fn path(&self) -> &CgroupPath {
@@ -68,8 +68,8 @@ impl Cgroup {
     }
 
     /// Whether the node has cgroup v2 only.
-    pub(crate) fn is_unified() -> bool {
-        hierarchies().is_ok_and(|found| found.unified)
+    pub(crate) fn is_unified() -> Result<bool> {
+        Ok(hierarchies()?.unified)
     }
 
     fn unit(&self) -> Option<Unit<'_>> {
@@ -315,13 +315,13 @@ impl Cgroup {
     }
 
     fn thaw(&self) -> Result<()> {
-        let (file, value) = if Self::is_unified() { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        let (file, value) = if Self::is_unified()? { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
         write(&self.folder("freezer")?.join(file), value).with_context(|| format!("thaw {self}"))
     }
 
     async fn stop(&self) -> Result<()> {
         let folder = self.folder("freezer")?;
-        let unified = Self::is_unified();
+        let unified = Self::is_unified()?;
         let (file, value) = if unified { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
         let (state, done) = if unified { ("cgroup.events", "frozen 1") } else { ("freezer.state", "FROZEN") };
         let mut pauses = Pauses::new(FREEZE);
@@ -447,7 +447,7 @@ pub(crate) fn container_of(pid: i32) -> Option<String> {
 /// There is none, or it is not a path below the hierarchies' roots.
 pub(crate) fn add_to_existing(path: &str, pid: u32) -> Result<()> {
     let path = CgroupPath::parse(path).map_err(|problem| anyhow!("{problem}"))?;
-    let cgroup = Cgroup::new(&path, "", "");
+    let cgroup = Cgroup::new(&path, "", "")?;
     let folders = hierarchies()?.all.iter().map(|hierarchy| cgroup.in_hierarchy(hierarchy));
     let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_dir()).collect();
     if folders.is_empty() {

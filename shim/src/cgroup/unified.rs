@@ -19,7 +19,7 @@ const CONTROLLERS: [&str; 7] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pid
 
 /// Has a folder pass its controllers on to those below.
 ///
-/// Where one cannot be (a parent with processes of its own, say), a limit that needs it will say so.
+/// If a controller cannot be enabled (the parent has processes, for example), a limit that needs it fails and says so.
 pub(super) fn pass_controllers_on(folder: &Path) -> Result<()> {
     let list = |file: &str| read(&folder.join(file));
     let (available, passed_on) = (list("cgroup.controllers")?, list("cgroup.subtree_control")?);

@@ -1,4 +1,4 @@
-//! What a container was denied: which calls are one to a person, and what is told of them.
+//! What a container was denied: which calls count as the same, and what is reported of them.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ pub(super) struct Kind {
     command: Option<u64>,
 }
 
-/// What is told of the first denial of a kind.
+/// What is reported of the first denial of a kind.
 pub(super) struct First {
     pub(super) caller: Process,
     pub(super) exec: Option<ExecEvent>,

@@ -1,4 +1,4 @@
-//! Denied system calls, answered and told of.
+//! Denied system calls, answered and reported.
 //!
 //! The filter of a container whose denials are explained asks for the answer to each call that it denies. This is who
 //! is asked: it gives the errno that the filter has for the call, keeps a record of it, and can do nothing else. Where
@@ -29,7 +29,7 @@ const TURN: usize = 16;
 /// the listener itself wakes it on its own processor, which takes a fifth of the time of a way by epoll(7).
 const LINGER: Duration = Duration::from_micros(20);
 
-/// An exec whose denials are told of.
+/// An exec whose denials are reported.
 #[derive(Debug)]
 pub(crate) struct Exec {
     event: ExecEvent,

@@ -24,15 +24,19 @@ use oci_spec::runtime::Spec;
 
 use super::outcome::Made;
 use super::wire::{self, Answer, Descriptor, Descriptors, Request, Task};
-use super::{create, exec};
+use super::{create, exec, words};
 use crate::state;
 use crate::sys::{self, ignore};
 
 /// Entry point. The shim's socket is standard input.
 pub(crate) fn main() -> ExitCode {
-    let Ok(socket) = take_socket() else { return ExitCode::FAILURE };
+    let started = words::speak().and_then(|words| Ok((words, take_socket()?)));
+    let (words, socket) = match started {
+        Ok(started) => started,
+        Err(error) => return end(&error.context("start the launcher")),
+    };
     let mut descriptors = Descriptors::default();
-    let answer = match run(&socket) {
+    let answer = match run(&socket, words) {
         Ok(Made { pid, process, namespaces, ruleset, hidden }) => {
             descriptors.insert(Descriptor::Process, process);
             if let Some(ruleset) = ruleset {
@@ -42,34 +46,39 @@ pub(crate) fn main() -> ExitCode {
         }
         Err(error) => Answer::Failed { message: format!("{error:#}") },
     };
-    // With the shim gone there is nobody to tell.
-    if wire::answer(&socket, &answer, &descriptors).is_ok() && matches!(answer, Answer::Started { .. }) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match wire::answer(&socket, &answer, &descriptors) {
+        Ok(()) if matches!(answer, Answer::Started { .. }) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => end(&error.context("answer the shim")),
     }
+}
+
+/// Says why there is no answer.
+fn end(error: &anyhow::Error) -> ExitCode {
+    ignore(writeln!(std::io::stderr(), "{error:#}"), "with the shim gone there is nobody to tell");
+    ExitCode::FAILURE
 }
 
 /// Moves the socket out of the way of the container's standard input, and keeps every other
 /// descriptor from the payload (CVE-2024-21626).
 fn take_socket() -> Result<UnixStream> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let null = File::open("/dev/null")?;
-    nix::unistd::dup2(null.as_raw_fd(), 0)?;
-    sys::close_on_exec_from(3)?;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().context("duplicate the shim's socket")?;
+    let null = File::open("/dev/null").context("open /dev/null")?;
+    nix::unistd::dup2(null.as_raw_fd(), 0).context("replace standard input")?;
+    sys::close_on_exec_from(3).context("have all descriptors close on exec")?;
     // A launcher must not outlive its shim: nobody would ever start or delete what it makes.
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("end with the shim")?;
     // Nor must root of the container look into what is not the payload yet: at its descriptors, above all. execve ends it.
-    prctl::set_dumpable(false)?;
+    prctl::set_dumpable(false).context("hide from root of the container")?;
     // libcontainer sets groups and umask only for who asks for some: others would keep containerd's.
-    nix::unistd::setgroups(&[])?;
+    nix::unistd::setgroups(&[]).context("drop the supplementary groups")?;
     umask(Mode::from_bits_truncate(0o022));
     // The shim's own folder may be gone: it was the bundle of the pod's first container.
-    std::env::set_current_dir("/")?;
+    std::env::set_current_dir("/").context("chdir to /")?;
     Ok(socket.into())
 }
 
-fn run(socket: &UnixStream) -> Result<Made> {
+fn run(socket: &UnixStream, words: RawFd) -> Result<Made> {
     let (request, mut descriptors) = wire::receive(socket).context("the launcher's request")?;
     let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
     // Held open to the end: the executor in the child uses them by number.
@@ -78,6 +87,7 @@ fn run(socket: &UnixStream) -> Result<Made> {
         plan: request.plan.clone(),
         placement,
         status: status.as_raw_fd(),
+        words,
         ruleset: theirs.as_raw_fd(),
     };
     let stdio = Stdio::take(&request, &mut descriptors)?;
@@ -128,6 +138,7 @@ struct Sandboxed {
     plan: LockdownPlan,
     placement: Placement,
     status: RawFd,
+    words: RawFd,
     /// A socket on which the Landlock ruleset has come: of init it is made when the container's mounts are.
     ruleset: RawFd,
 }
@@ -158,7 +169,7 @@ fn keep_only(kept: &[RawFd]) -> std::io::Result<()> {
 impl Executor for Sandboxed {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         // What the launcher held of the host has no use from here on, whatever the lock-down lets through.
-        if let Err(error) = keep_only(&[self.status, self.ruleset]) {
+        if let Err(error) = keep_only(&[self.status, self.words, self.ruleset]) {
             let failure = Failure {
                 mechanism: Mechanism::Execve,
                 step: "close the launcher's descriptors".to_owned(),

@@ -42,7 +42,7 @@ pub(super) fn create(
     // What was judged is what is mounted, with its final flags.
     let volumes = volumes::mount(&stage, &bundle)?;
     // This process is in the cgroup, whose limits hold.
-    let cgroup = Cgroup::new(&request.cgroup, &request.namespace, &request.id);
+    let cgroup = Cgroup::new(&request.cgroup, &request.namespace, &request.id)?;
     let devices = cgroup::make(&cgroup, &bundle)?;
     // What the container sees of cgroups is its own, and read-only.
     let cgroups = cgroup::mount(&stage, &cgroup, &bundle)?;
@@ -121,7 +121,7 @@ fn build(builder: ContainerBuilder, bundle: &Path) -> Result<Init> {
         .as_init(bundle)
         .with_systemd(false)
         .build()
-        .map_err(|e| anyhow!(chain(&e)))?;
+        .map_err(|e| anyhow!(chain(&e)).context("build the container"))?;
     let pid = container.pid().context("libcontainer reports no pid")?.as_raw();
     Ok(Init { pid, process: sys::pidfd(pid).context("open init's pidfd")? })
 }

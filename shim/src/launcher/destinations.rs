@@ -108,7 +108,11 @@ fn resolve_one(root: &OwnedFd, mounted: &[Mounted<'_>], destination: &Path) -> R
             }
             Err(error) => return Err(error).with_context(|| format!("open {}", next.display())),
         };
-        if !File::from(found.try_clone()?).metadata().context("look at it")?.is_symlink() {
+        if !File::from(found.try_clone().context("duplicate its handle")?)
+            .metadata()
+            .context("look at it")?
+            .is_symlink()
+        {
             real = next;
             continue;
         }

@@ -11,7 +11,7 @@ use super::wire::{Exec, Request};
 use super::{cgroup, jail, namespaces};
 use crate::cgroup::Cgroup;
 use crate::state::{self, StateDir};
-use crate::sys::{self, ignore};
+use crate::sys;
 
 /// Runs the process. libcontainer joins init's namespaces by a pid number, which may be another process's by now: the
 /// lock-down compares where it is with what init was made in, before anything of the image runs.
@@ -21,17 +21,15 @@ use crate::sys::{self, ignore};
 pub(super) fn exec(request: &Request, task: &Exec, init: &OwnedFd, builder: ContainerBuilder) -> Result<Made> {
     namespaces::leave_the_hosts_mounts()?;
     let state = StateDir::open(&request.state)?;
-    let file = format!("exec-{}.json", task.exec_id);
+    let file = state::exec_file(&task.exec_id);
     let process = task.process.to_oci().context("convert the process")?;
     state.write(&file, &process)?;
-    let result = run(request, task, init, &request.state.join(&file), builder);
-    ignore(state.remove_file(&file), "the container's folder is removed with all in it");
-    result
+    run(request, task, init, &request.state.join(&file), builder)
 }
 
 fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: ContainerBuilder) -> Result<Made> {
     // From here on its limits hold for what this process does, too.
-    Cgroup::new(&request.cgroup, &request.namespace, &request.id).enter()?;
+    Cgroup::new(&request.cgroup, &request.namespace, &request.id)?.enter()?;
     cgroup::set_oom_score(task.oom_score_adj)?;
     jail::enter(&request.state, &state::runtime_root(&request.state), None)?;
     let flags = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
@@ -49,7 +47,7 @@ fn run(request: &Request, task: &Exec, init: &OwnedFd, process: &Path, builder: 
         .with_detach(true)
         .with_process(Some(process))
         .build()
-        .map_err(|e| anyhow!(chain(&e)))?
+        .map_err(|e| anyhow!(chain(&e)).context("make the process"))?
         .as_raw();
     // A child that nobody has waited for.
     let process = sys::pidfd(pid).context("open the process's pidfd")?;

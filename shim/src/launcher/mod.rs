@@ -18,6 +18,7 @@ mod stage;
 mod system;
 mod volumes;
 pub(crate) mod wire;
+mod words;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -34,7 +35,8 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 pub(crate) use self::program::Program;
-use self::wire::{Answer, Descriptor, Descriptors, First, MAX_FRAME_BYTES, Request};
+use self::wire::{Answer, Descriptor, Descriptors, First, MAX_FRAME_BYTES, Request, Task};
+use self::words::Words;
 use crate::cgroup::container_of;
 use crate::judged::identity;
 use crate::reaper::{Exit, Reaper};
@@ -47,6 +49,12 @@ pub(crate) const ARGUMENT: &str = "launch";
 /// systemd and the node's hooks; and for ever in a cgroup that somebody freezes, or where a process of the container stops that of an exec. The kubelet waits two minutes for a
 /// create (`--runtime-request-timeout`), and tells of this error only if it comes sooner.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// The status of what SIGKILL ended.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
+
+/// How long what has happened already may take to be heard of.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A process of the container that exists and is locked down, or will be before it executes.
 #[derive(Debug)]
@@ -61,11 +69,18 @@ pub(crate) struct Launched {
     pub(crate) ruleset: Option<OwnedFd>,
     /// What is hidden from execs of the container, with the image's links followed.
     pub(crate) hidden: Vec<PathBuf>,
-    /// Ends when the payload executes; carries the listener of a filter that is explained, and a [`Failure`] when it could
-    /// not.
-    pub(crate) status: OwnedFd,
+    pub(crate) report: Report,
     /// Its end, which may have come already.
     pub(crate) exit: oneshot::Receiver<Exit>,
+}
+
+/// How a process that was launched tells what comes of it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Ends when the payload executes; carries the listener of a filter that is explained, and a [`Failure`] when it could
+    /// not.
+    status: OwnedFd,
+    words: Words,
 }
 
 /// Runs a launcher to its answer.
@@ -81,27 +96,29 @@ pub(crate) async fn launch(
 ) -> Result<Launched> {
     let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
     let (status, theirs_status) = StdUnixStream::pair().context("make a status socket")?;
+    let (words, theirs_words) = Words::listen()?;
     descriptors.insert(Descriptor::Status, theirs_status.into());
     request.descriptors = descriptors.kinds();
-    // Exits are kept for whoever asks later: init may end before its pid is known here.
+    let is_create = matches!(request.task, Task::Create(_));
+    // Exits are kept for a while: init may end before its pid is known here.
     let _launching = reaper.launching();
     let child = Command::new(program.path())
         .args([ARGUMENT, tag])
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::from(theirs_words))
         .spawn()
         .context("start a launcher")?;
     let pid = i32::try_from(child.id()).context("pid of the launcher")?;
     // Nothing has waited for it yet: the reaper is a task of this same thread.
     let process = sys::pidfd(pid).context("open the launcher's pidfd")?;
-    let exit = reaper.watch(pid);
+    let mut exit = reaper.watch(pid);
     let answered = async {
         ours.set_nonblocking(true).context("set the launcher's socket non-blocking")?;
         let mut socket = UnixStream::from_std(ours).context("register the launcher's socket")?;
         send(&mut socket, &request, descriptors).await.context("send the launcher its request")?;
-        answer_or_exit(&mut socket, exit).await
+        answer_or_exit(&mut socket, &mut exit).await
     };
     let answer = match tokio::time::timeout(ANSWER, answered).await {
         Ok(answer) => answer,
@@ -113,24 +130,45 @@ pub(crate) async fn launch(
             ignore(sys::pidfd_signal(&process, libc::SIGKILL), "it may have ended, which is the error then");
             let container = self::tag(&request.namespace, &request.id, None);
             end_all(&container, |found| found == tag).context(error.to_string())?;
-            return Err(error);
+            // What it has made becomes the shim's child with its end.
+            see_out(&process, exit).await;
+            return Err(words.added_to(error));
         }
     };
     match answer {
         Answer::Started { pid, namespaces, hidden, descriptors } => {
             let mut received = Descriptors::new(&descriptors, received)?;
+            let process = received.take(Descriptor::Process).context("the launcher sent no pidfd")?;
+            if is_create {
+                if sys::has_ended(&process).context("look at init")? {
+                    return Err(words.added_to(anyhow!("init has ended: it was not parked")));
+                }
+                // It got the better of what it has said. An exec has executed by now, or failed.
+                drop(words.said());
+            }
             Ok(Launched {
                 pid,
-                process: received.take(Descriptor::Process).context("the launcher sent no pidfd")?,
+                process,
                 namespaces,
                 ruleset: received.take(Descriptor::Ruleset),
                 hidden,
-                status: status.into(),
+                report: Report { status: status.into(), words },
                 // Watched before `_launching` ends, and with it the memory of exits that nobody watches.
                 exit: reaper.watch(pid),
             })
         }
-        Answer::Failed { message } => Err(anyhow!(message)),
+        Answer::Failed { message } => {
+            see_out(&process, exit).await;
+            Err(words.added_to(anyhow!(message)))
+        }
+    }
+}
+
+/// Waits for the end of a launcher that has failed: what it has made is the shim's child then.
+async fn see_out(launcher: &OwnedFd, exit: oneshot::Receiver<Exit>) {
+    // One that has ended may have told so already, and would not again.
+    if !sys::has_ended(launcher).unwrap_or(true) {
+        ignore(tokio::time::timeout(MOMENT, exit).await, "it hangs in the kernel, then");
     }
 }
 
@@ -141,24 +179,37 @@ async fn send(socket: &mut UnixStream, request: &Request, descriptors: Descripto
     Ok(())
 }
 
-async fn answer_or_exit(socket: &mut UnixStream, exit: oneshot::Receiver<Exit>) -> Result<(Answer, Vec<OwnedFd>)> {
+async fn answer_or_exit(
+    socket: &mut UnixStream,
+    mut exit: &mut oneshot::Receiver<Exit>,
+) -> Result<(Answer, Vec<OwnedFd>)> {
     // One message, not to the end of file: init holds the other end too, until it executes.
-    tokio::select! {
+    let status = tokio::select! {
         biased;
-        answer = receive(socket) => answer,
-        exit = exit => {
+        answer = receive(socket) => match answer {
+            Ok(answer) => return Ok(answer),
+            // How it ended says more, where it did.
+            Err(error) => match tokio::time::timeout(MOMENT, &mut exit).await {
+                Ok(Ok(exit)) => exit.status,
+                Ok(Err(_)) | Err(_) => return Err(error),
+            },
+        },
+        exit = &mut exit => {
             // It may have answered and ended at once.
-            match tokio::time::timeout(Duration::from_millis(50), receive(socket)).await {
-                Ok(answer) => answer,
-                Err(_) => bail!("the launcher ended without an answer (status {})", exit.map_or(255, |e| e.status)),
+            if let Ok(Ok(answer)) = tokio::time::timeout(MOMENT, receive(socket)).await {
+                return Ok(answer);
             }
+            exit.map_or(255, |exit| exit.status)
         }
-    }
+    };
+    // It is in the container's cgroup by then.
+    let hint = if status == KILLED { ": is the container's memory limit too low?" } else { "" };
+    bail!("the launcher ended without an answer (status {status}){hint}")
 }
 
 async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
     let first = socket.async_io(Interest::READABLE, || wire::receive_first(&*socket)).await;
-    let (length, descriptors) = first.context("the launcher ended without an answer")?;
+    let (length, descriptors) = first.context("receive the launcher's answer")?;
     let mut body = vec![0; length];
     socket.read_exact(&mut body).await.context("read the launcher's answer")?;
     Ok((serde_json::from_slice(&body).context("decode the launcher's answer")?, descriptors))
@@ -168,8 +219,20 @@ async fn receive(socket: &mut UnixStream) -> Result<(Answer, Vec<OwnedFd>)> {
 ///
 /// # Errors
 /// The lock-down's failure, or that of `execve`; or it takes too long: then the process is still there.
-pub(crate) async fn executed(status: OwnedFd, supervise: impl FnOnce(OwnedFd)) -> Result<()> {
-    let status = StdUnixStream::from(status);
+pub(crate) async fn executed(
+    report: Report,
+    has_ended: impl Fn() -> bool,
+    supervise: impl FnOnce(OwnedFd),
+) -> Result<()> {
+    let Report { status, words } = report;
+    executed_or_failed(status.into(), supervise).await.map_err(|error| words.added_to(error))?;
+    // The socket ends with the process, too, and libcontainer's errors do not come by it. Not all of them are its end.
+    let Some(said) = words.said() else { return Ok(()) };
+    tokio::time::sleep(MOMENT).await;
+    if has_ended() { Err(anyhow!("it ended before it executed: {said}")) } else { Ok(()) }
+}
+
+async fn executed_or_failed(status: StdUnixStream, supervise: impl FnOnce(OwnedFd)) -> Result<()> {
     status.set_nonblocking(true).context("set the status socket non-blocking")?;
     let mut status = UnixStream::from_std(status).context("register the status socket")?;
     let mut report = Vec::new();
@@ -201,7 +264,7 @@ pub(crate) fn tag(namespace: &str, id: &str, exec_id: Option<&str>) -> String {
 }
 
 /// Kills what launchers of a container left half-way that were killed themselves: their children, before they became
-/// processes of the container. They would make the container's cgroup anew.
+/// processes of the container. They would make the container's cgroup again.
 pub(crate) fn end_strays(namespace: &str, id: &str) -> Result<()> {
     let container = tag(namespace, id, None);
     // No id has a slash in it.

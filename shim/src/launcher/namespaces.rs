@@ -15,7 +15,7 @@ use super::stage::Stage;
 use crate::judged;
 use crate::sys;
 
-/// Gives this process a mount namespace of its own: from here on nothing that it mounts is mounted on the host.
+/// Gives this process a new mount namespace: from here on nothing that it mounts is mounted on the host.
 pub(super) fn leave_the_hosts_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     // Slave: volumes with HostToContainer propagation still see what the host mounts later.

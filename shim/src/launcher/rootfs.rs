@@ -14,7 +14,7 @@ use hardened_node::mountinfo::MountTable;
 use super::namespaces::user_namespace;
 use super::stage::{FOLLOW_NO_LINKS, PRIVATE, Stage, attach_at};
 use super::wire::{Create, RootfsMount};
-use crate::judged::identity;
+use crate::judged::{identity, identity_of};
 use crate::sys::{self, MountChange, ignore};
 
 /// File systems that containerd's snapshotters have root file systems on.
@@ -99,8 +99,8 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
 
 /// Refuses the folder that is the host's `/`, by whichever mount it is seen.
 fn refuse_host(folder: &OwnedFd, path: &Path) -> Result<()> {
-    let (own, found) = (fs::metadata("/").context("look at /")?, File::from(folder.try_clone()?).metadata()?);
-    if identity(&own) == identity(&found) {
+    let own = fs::metadata("/").context("look at /")?;
+    if identity(&own) == identity_of(folder)? {
         bail!("root file system {} is the host's", path.display());
     }
     Ok(())
@@ -200,7 +200,7 @@ fn labelled(mut options: Vec<String>, kind: &str, label: Option<&str>) -> Vec<St
 /// Before anything follows no links: an image may have one on the way.
 pub(super) fn make_directory(root: &OwnedFd, directory: &Path, (uid, gid): (u32, u32)) -> Result<()> {
     sys::become_for_files(uid, gid).context("become the container's root, to make the working directory")?;
-    let root = pathrs::Root::from_fd(root.try_clone()?);
+    let root = pathrs::Root::from_fd(root.try_clone().context("duplicate the root's handle")?);
     ignore(root.mkdir_all(directory, &Permissions::from_mode(0o755)), "the lock-down says that it is missing");
     sys::become_for_files(0, 0).context("become root again")
 }

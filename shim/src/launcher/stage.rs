@@ -53,7 +53,9 @@ impl Stage {
     /// Mounts at a place what is mounted nowhere yet.
     pub(super) fn attach(&self, mount: &OwnedFd, name: &str) -> Result<PathBuf> {
         let place = self.place(name);
-        let found = File::from(mount.try_clone()?).metadata().context("look at what is mounted")?;
+        let found = File::from(mount.try_clone().context("duplicate a mount's handle")?)
+            .metadata()
+            .context("look at what is mounted")?;
         let made = if found.is_dir() { fs::create_dir(&place) } else { File::create_new(&place).map(drop) };
         made.with_context(|| format!("make {}", place.display()))?;
         attach_at(mount, &place)?;

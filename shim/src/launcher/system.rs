@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use hardened_sandbox::bundle::SystemFolders;
-use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
+use rustix::fs::{Dir, FileType};
 
 use super::destinations;
 use crate::sys::{self, MountChange};
@@ -81,10 +81,11 @@ fn folders_in(root: &OwnedFd, folder: &Path) -> Result<Vec<PathBuf>> {
         Err(error) => return Err(error).with_context(show),
     };
     let mut found = Vec::new();
-    for entry in Dir::from_fd(listing.into_raw_fd()).with_context(show)?.iter() {
+    // Not by nix: its listing ends where the kernel answers with an error, as if there were no more.
+    for entry in Dir::new(listing).with_context(show)? {
         let entry = entry.with_context(show)?;
         let name = entry.file_name().to_bytes();
-        if entry.file_type() == Some(Type::Directory) && name != b"." && name != b".." && found.len() < MAX_WRITABLE {
+        if entry.file_type() == FileType::Directory && name != b"." && name != b".." && found.len() < MAX_WRITABLE {
             found.push(folder.join(std::ffi::OsStr::from_bytes(name)));
         }
     }

@@ -86,7 +86,7 @@ fn word(outcome: &Outcome) -> &'static str {
 /// How often each outcome came, by its word.
 type Counts = BTreeMap<String, usize>;
 
-/// The table of lines as [`line`] writes them: a row for each call of a process, a column for each deed.
+/// The table of lines as [`line()`] writes them: a row for each call of a process, a column for each deed.
 #[must_use]
 pub fn table(lines: &[String], deeds: &[&str]) -> String {
     let mut rows: BTreeMap<[String; 3], BTreeMap<String, Counts>> = BTreeMap::new();

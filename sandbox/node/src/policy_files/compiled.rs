@@ -151,6 +151,9 @@ mod tests {
 
     use super::*;
 
+    /// The default profile after it, and the change.
+    type Change = (&'static str, fn(&Node));
+
     /// A node's policy, which has not changed for long, and where it is kept compiled.
     struct Node(tempfile::TempDir);
 
@@ -216,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_change_is_noticed_at_once() {
-        let changes: [(&str, fn(&Node)); 5] = [
+        let changes: [Change; 5] = [
             ("baseline", |node| node.put("policy.toml", "default = \"baseline\" # two   ")),
             ("restricted", |node| node.put("policy.d/a.toml", "[profile.a]")),
             ("compatible", |node| {

@@ -71,12 +71,12 @@ fn a_compiled_policy_has_what_concerns_the_pod() {
         default = "narrow"
         [profile.narrow]
         extends = "restricted"
-        [profile."of \"others\""]
+        [profile."of \"others\"\n{}"]
         [profile.asked]
         [profile.last]
         [[rule]]
         namespace = ["other", "other-*"]
-        profile = "of \"others\""
+        profile = "of \"others\"\n{}"
         [[rule]]
         namespace = "sh?p"
         pod = ["web-*", "db-*"]

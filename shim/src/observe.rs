@@ -115,8 +115,8 @@ fn locate(request: &Request, policy: &Policy, observed: &mut Observations) -> Re
     Ok(())
 }
 
-/// Says of a part of a volume that it lies there, where the mount table cannot tell: NFS is mounted separately for it. A file
-/// has no folder above it that a handle leads to, and is left where it is.
+/// Says of a part of a volume that it lies there, where the mount table cannot tell: NFS is mounted separately for it.
+/// A file has no folder above it that a handle leads to, and is left where it is.
 fn locate_part(part: &mut VolumeSource, volume: &OwnedFd, at: &Location) -> Result<()> {
     if !part.is_directory || part.location.as_ref().is_some_and(|location| location.is_within(at)) {
         return Ok(());

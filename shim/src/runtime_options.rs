@@ -11,7 +11,7 @@ use hardened_sandbox::policy::Policy;
 use hardened_sandbox::seccomp::Arch;
 
 use crate::fault::{Fault, Result};
-use crate::state::POLICIES;
+use crate::state;
 
 /// What containerd hands to a runtime that is not runc's: the options of the runtime handler, or
 /// `ctr run --runtime-config-path` (containerd `api/types/runtimeoptions/v1`).
@@ -51,7 +51,7 @@ pub(crate) fn load(options: Option<&Any>, identity: &Identity, asked_for: Option
         })?;
         &folder
     };
-    policy_files::load_for_pod(Path::new(folder), arch, Path::new(POLICIES), identity, asked_for).map_err(|errors| {
+    policy_files::load_for_pod(Path::new(folder), arch, &state::policies(), identity, asked_for).map_err(|errors| {
         Fault::state(format!(
             "hardened: the node's policy cannot be used, so no container is started: {errors} -> fix it; `hardenctl \
              policy lint` checks it"

@@ -27,7 +27,9 @@ use crate::sys::{self, ignore};
 const ROOT: &str = "/run/hardened";
 
 /// Where compiled policies are kept; no namespace of containerd's begins with a dot.
-pub(crate) const POLICIES: &str = "/run/hardened/.policy";
+pub(crate) fn policies() -> PathBuf {
+    Path::new(ROOT).join(".policy")
+}
 
 /// How often a folder is made whose parent another shim removes at the same time.
 const MAKE_TRIES: u32 = 100;

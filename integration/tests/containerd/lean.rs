@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hardened_integration::Containerd;
 use hardened_integration::direct::Direct;
+use hardened_integration::{Containerd, eventually};
 use serde_json::json;
 
 crate::tests!(the_mount_table_is_read_once);
@@ -32,7 +31,9 @@ fn the_mount_table_is_read_once(c: &Containerd) -> Result<()> {
         .arg(&log)
         .spawn()
         .context("run strace")?;
-    wait_for(|| Ok(!fs::read_to_string(format!("/proc/{shim}/status"))?.contains("TracerPid:\t0\n")))?;
+    let status = format!("/proc/{shim}/status");
+    let is_traced = || fs::read_to_string(&status).is_ok_and(|status| !status.contains("TracerPid:\t0\n"));
+    eventually("strace is attached to the shim", is_traced)?;
     let policy = c.home().join("policy-with-volume");
     fs::create_dir_all(&policy)?;
     fs::write(policy.join("policy.toml"), "default = \"compatible\"\n")?;
@@ -64,14 +65,5 @@ fn the_mount_table_is_read_once(c: &Containerd) -> Result<()> {
     }
     reads.remove(&shim.to_string());
     ensure!(reads.values().all(|count| *count <= 12), "{reads:?}");
-    Ok(())
-}
-
-fn wait_for(mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !holds()? {
-        ensure!(Instant::now() < until, "strace does not attach to the shim");
-        std::thread::sleep(Duration::from_millis(10));
-    }
     Ok(())
 }

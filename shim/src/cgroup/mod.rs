@@ -27,7 +27,7 @@ use crate::sys;
 /// How long the processes of a cgroup are killed again and again: some fork meanwhile.
 const KILL: Duration = Duration::from_secs(5);
 
-/// How long a cgroup may keep its folder whose processes have ended.
+/// How long the removal of a cgroup may take after its last process has ended.
 const REMOVE: Duration = Duration::from_secs(1);
 
 /// How long the kernel may take to freeze a cgroup.
@@ -345,10 +345,10 @@ impl Cgroup {
 
     /// Kills every process, until none is left.
     pub(crate) async fn kill_all(&self) -> Result<()> {
-        if self.processes()?.is_empty() {
+        let own = self.own()?;
+        if own.is_empty() {
             return Ok(());
         }
-        let own = self.own()?;
         for (hierarchy, folder) in &own {
             let result = match hierarchy.name.as_str() {
                 // One write for all, forks in flight included (Linux 5.14).
@@ -359,6 +359,10 @@ impl Cgroup {
             if let Err(error) = result {
                 log::debug!("{}: {error}", folder.display());
             }
+        }
+        // Most have ended by now: then there is nothing to stop.
+        if self.processes()?.is_empty() {
+            return Ok(());
         }
         // On v1 nobody forks on while the others are killed.
         let freezer = own.iter().find(|(hierarchy, _)| hierarchy.name.split(',').any(|c| c == "freezer"));

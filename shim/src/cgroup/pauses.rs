@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// How often it is tried again without a pause. A process that has been waited for leaves its cgroup only when it has
-/// been switched away from for the last time (Linux 6.18, kernel/cgroup/cgroup.c, `cgroup_task_dead`): microseconds later.
+/// How many tries follow each other without a pause. A process that has been waited for leaves its cgroup microseconds
+/// later, when it stops running for the last time (Linux 6.18, kernel/cgroup/cgroup.c, `cgroup_task_dead`).
 const AT_ONCE: u32 = 20;
 
+/// The longest pause.
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// Pauses that become longer, up to an end.
@@ -17,20 +18,22 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// For something that may take so long.
+    /// `patience`: how long all tries together may take.
     pub(super) fn new(patience: Duration) -> Self {
         Self { begin: Instant::now(), patience, tries: 0 }
     }
 
-    /// Pauses before one more try; `false` without a pause if it has taken too long.
+    /// Pauses before the next try. Returns `false` at once if the time is up.
     pub(super) async fn next(&mut self) -> bool {
         if self.begin.elapsed() >= self.patience {
             return false;
         }
         self.tries += 1;
-        match self.tries.checked_sub(AT_ONCE) {
-            None | Some(0) => tokio::task::yield_now().await,
-            Some(more) => tokio::time::sleep(LONGEST.min(Duration::from_millis(1 << more.min(5)))).await,
+        if self.tries <= AT_ONCE {
+            tokio::task::yield_now().await;
+        } else {
+            // 2, 4 and 8 milliseconds, then the longest.
+            tokio::time::sleep(LONGEST.min(Duration::from_millis(1 << (self.tries - AT_ONCE).min(5)))).await;
         }
         true
     }

@@ -53,7 +53,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// The status of what SIGKILL ended.
 const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
-/// How long what has happened already may take to be heard of.
+/// How long the news of something that has already happened may take.
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// A process of the container that exists and is locked down, or will be before it executes.
@@ -74,7 +74,7 @@ pub(crate) struct Launched {
     pub(crate) exit: oneshot::Receiver<Exit>,
 }
 
-/// How a process that was launched tells what comes of it.
+/// How a launched process reports its outcome.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// Ends when the payload executes; carries the listener of a filter that is explained, and a [`Failure`] when it could
@@ -143,7 +143,7 @@ pub(crate) async fn launch(
                 if sys::has_ended(&process).context("look at init")? {
                     return Err(words.added_to(anyhow!("init has ended: it was not parked")));
                 }
-                // It got the better of what it has said. An exec has executed by now, or failed.
+                // It succeeded in spite of what it has said. An exec has executed by now, or failed.
                 drop(words.said());
             }
             Ok(Launched {

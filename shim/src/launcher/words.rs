@@ -19,10 +19,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// Most that is read of them, in bytes.
 const MAX_WORDS_BYTES: u64 = 4096;
 
-/// Most that is told of them, in lines.
+/// Most lines of them that are reported.
 const MAX_LINES: usize = 2;
 
-/// What Rust says to developers with each of its own last words.
+/// What Rust adds to each panic, for developers.
 const HINT: &str = "note: run with `RUST_BACKTRACE";
 
 /// The shim's end.
@@ -56,7 +56,7 @@ impl Words {
             Err(error) => log::warn!("read the last words of a launcher: {error}"),
         }
         let words = String::from_utf8_lossy(&words);
-        // Names of the image may be among them. The first say what has failed, the others what has failed of that.
+        // Names of the image may be among them. The first say what has failed, the later ones what failed because of that.
         let plain = |line: &str| line.replace(char::is_control, " ").trim().to_owned();
         let said = words.lines().map(plain).filter(|line| !line.is_empty() && !line.starts_with(HINT));
         let words: Vec<String> = said.take(MAX_LINES).collect();

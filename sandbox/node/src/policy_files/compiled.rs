@@ -18,8 +18,8 @@ use crate::read_bounded;
 /// Largest compiled policy that is read, in bytes.
 const MAX_COMPILED_BYTES: u64 = 64 << 20;
 
-/// How long nothing must have changed before what was read is kept, in seconds: a file that changes twice within one
-/// tick of the kernel's clock has the same times after both (the timestamps of Linux before 6.13).
+/// A policy is kept only if its last change is older than this, in seconds: a file that changes twice within one tick
+/// of the kernel's clock has the same times after both changes (before Linux 6.13).
 const SETTLED_SECONDS: i64 = 2;
 
 /// A file as it was when it was opened. Whatever changes its content, owner or mode changes one of these: the times of
@@ -82,7 +82,7 @@ pub fn load_for_pod(
     asked_for: Option<&str>,
 ) -> Result<Policy, PolicyErrors> {
     let place = kept.join(name_of(folder));
-    // Whatever is wrong with it is made good by reading the policy itself.
+    // If it cannot be used, for whatever reason, the policy's files are read.
     if let Ok(policy) = read(&place, folder, arch, identity, asked_for) {
         return Ok(policy);
     }
@@ -90,13 +90,13 @@ pub fn load_for_pod(
     let files = reader.read(folder).map_err(|error| PolicyErrors(vec![error]))?;
     let policy = Policy::parse(&files, &|path| reader.read_seccomp(path), arch)?;
     if !files.is_empty() {
-        // The next one takes longer then, and that is all.
+        // If it cannot be kept, the next create reads the files again.
         drop(write(&place, folder, arch, reader.seen.into_inner(), &policy));
     }
     Ok(policy)
 }
 
-/// A file name for a path. Two that get the same one take turns.
+/// A file name for a path. If two paths have the same one, each replaces what was kept of the other.
 fn name_of(folder: &Path) -> String {
     folder.to_string_lossy().trim_start_matches('/').replace('/', "-")
 }

@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// linux/ptrace.h; not in every C library's list.
+const PTRACE_GET_SYSCALL_INFO: i32 = 0x420e;
+
 /// What a tracee stopped for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -98,7 +101,7 @@ pub(super) fn call(pid: i32) -> io::Result<Side> {
     }
     const ENTRY: u8 = 1;
     let mut info = Info::default();
-    request(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of::<Info>(), &raw mut info as usize)?;
+    request(PTRACE_GET_SYSCALL_INFO, pid, size_of::<Info>(), &raw mut info as usize)?;
     let entry = Side::Entry { number: info.number, arguments: info.arguments };
     Ok(if info.kind == ENTRY { entry } else { Side::Exit })
 }
@@ -187,9 +190,10 @@ fn gone_is_well(result: io::Result<libc::c_long>) -> io::Result<()> {
     }
 }
 
-fn request(what: libc::c_uint, pid: i32, address: usize, data: usize) -> io::Result<libc::c_long> {
+/// `what` is of another type with each C library.
+fn request(what: impl Into<i64>, pid: i32, address: usize, data: usize) -> io::Result<libc::c_long> {
     // By number: the wrapper of one C library takes other types than that of another, and both return words.
     // SAFETY: each caller passes what its request reads or writes, which outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_ptrace, what, pid, address, data) };
+    let result = unsafe { libc::syscall(libc::SYS_ptrace, what.into(), pid, address, data) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

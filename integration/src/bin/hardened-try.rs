@@ -135,7 +135,7 @@ fn pod() -> Result<()> {
     print!("{}", String::from_utf8_lossy(&out.stderr));
     let name = &pod.config().metadata.as_ref().context("metadata")?.name;
     command(&format!("hardenctl why {name}"));
-    print!("{}", hardened_integration::hardenctl(&["why", name])?.ok()?.text());
+    println!("{}", hardened_integration::hardenctl(&["why", name])?.ok()?.text());
     command(&format!("hardenctl why {name} --write /usr/bin/x --listen 9090"));
     // It answers with 1 where something is denied.
     println!(

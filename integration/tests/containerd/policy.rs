@@ -197,20 +197,28 @@ fn each_way_out_of_the_migration_table_is_one(c: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// A program of the node's, which runs outside of the sandbox.
+/// A program of the node's, which runs outside of the sandbox. What it says on standard error, however much, does not
+/// keep it, and is told when it fails.
 fn a_hook_that_the_profile_names_runs(c: &Containerd) -> Result<()> {
     let ran = c.home().join(c.id("hook"));
+    let touch = format!(
+        "i=0; while [ $i -lt 50000 ]; do echo it is said at length >&2; i=$((i+1)); done; touch {}",
+        ran.display()
+    );
     let mut spec = c.spec(&["/bin/true"])?;
     spec["root"]["path"] = c.rootfs()?.display().to_string().into();
     spec["linux"]["cgroupsPath"] = format!("/{}/{}", c.namespace(), c.id("hooked")).into();
-    spec["hooks"] = serde_json::json!({"createRuntime": [{"path": "/usr/bin/touch", "args": ["touch", ran]}]});
-    let file = c.home().join(c.id("hook.json"));
-    fs::write(&file, spec.to_string())?;
-    let config = ["--config", file.to_str().context("a path")?];
-    for (hook, words) in [("/usr/bin/true", Some("hooks.createRuntime")), ("/usr/bin/touch", None)] {
+    for (hook, script, words) in [
+        ("/usr/bin/true", "true", Some("hooks.createRuntime")),
+        ("/bin/sh", "echo the card is not there >&2; exit 3", Some("exit code: 3 (the card is not there;")),
+        ("/bin/sh", &touch, None),
+    ] {
+        spec["hooks"] = serde_json::json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+        let file = c.home().join(c.id("hook.json"));
+        fs::write(&file, spec.to_string())?;
         let folder = policy(c, &format!("default = \"node\"\n[profile.node.host]\nhooks = [{hook:?}]\n"))?;
         let id = c.id("hooked");
-        let options = folder.options(&config)?;
+        let options = folder.options(&["--config", file.to_str().context("a path")?])?;
         let arguments = [&["run", "--rm", "--runtime", hardened_integration::HARDENED][..], &options, &[&id]].concat();
         let out = c.ctr(&arguments)?;
         match words {

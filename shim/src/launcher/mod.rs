@@ -96,7 +96,7 @@ pub(crate) async fn launch(
 ) -> Result<Launched> {
     let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
     let (status, theirs_status) = StdUnixStream::pair().context("make a status socket")?;
-    let (words, theirs_words) = Words::listen()?;
+    let (mut words, theirs_words) = Words::listen()?;
     descriptors.insert(Descriptor::Status, theirs_status.into());
     request.descriptors = descriptors.kinds();
     let is_create = matches!(request.task, Task::Create(_));
@@ -120,7 +120,7 @@ pub(crate) async fn launch(
         send(&mut socket, &request, descriptors).await.context("send the launcher its request")?;
         answer_or_exit(&mut socket, &mut exit).await
     };
-    let answer = match tokio::time::timeout(ANSWER, answered).await {
+    let answer = match tokio::time::timeout(ANSWER, words.heard_during(answered)).await {
         Ok(answer) => answer,
         Err(_) => Err(anyhow!("the launcher did not answer within {} seconds", ANSWER.as_secs())),
     };
@@ -224,7 +224,7 @@ pub(crate) async fn executed(
     has_ended: impl Fn() -> bool,
     supervise: impl FnOnce(OwnedFd),
 ) -> Result<()> {
-    let Report { status, words } = report;
+    let Report { status, mut words } = report;
     executed_or_failed(status.into(), supervise).await.map_err(|error| words.added_to(error))?;
     // The socket ends with the process, too, and libcontainer's errors do not come by it. Not all of them are its end.
     let Some(said) = words.said() else { return Ok(()) };

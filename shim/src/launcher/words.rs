@@ -2,22 +2,25 @@
 //!
 //! libcontainer's errors often name no step, or come from a process of its own that has ended meanwhile: it tells more to
 //! `tracing`, which nobody listens to otherwise. A panic, and memory that cannot be had, end a process without any error.
-//! All of these speak to a socket of the shim's, which looks there when a launch has failed.
+//! A hook of the node tells on its standard error why it failed. All of these speak to a socket of the shim's, which
+//! looks there when a launch has failed.
 
 use std::fmt::Write;
-use std::io::{self, Read};
-use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{MsgFlags, send};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Most that is read of them, in bytes.
-const MAX_WORDS_BYTES: u64 = 4096;
+/// Most that is kept of them, in bytes.
+const MAX_WORDS_BYTES: usize = 4096;
 
 /// Most lines of them that are reported.
 const MAX_LINES: usize = 2;
@@ -27,19 +30,39 @@ const HINT: &str = "note: run with `RUST_BACKTRACE";
 
 /// The shim's end.
 #[derive(Debug)]
-pub(crate) struct Words(UnixStream);
+pub(crate) struct Words {
+    socket: UnixStream,
+    heard: Vec<u8>,
+}
 
 impl Words {
     /// Makes the socket, and gives the launcher's standard error.
     pub(super) fn listen() -> Result<(Self, OwnedFd)> {
-        let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
+        let (ours, theirs) = StdUnixStream::pair().context("make a socket pair")?;
         // Nobody is waited for: a process of the container can hold the other end.
         ours.set_nonblocking(true).context("set a socket non-blocking")?;
-        Ok((Self(ours), theirs.into()))
+        let socket = UnixStream::from_std(ours).context("register the socket for last words")?;
+        Ok((Self { socket, heard: Vec::new() }, theirs.into()))
+    }
+
+    /// Does `work`, and hears meanwhile what is said: a hook that says much would wait until somebody does.
+    pub(super) async fn heard_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let Self { socket, heard } = self;
+        let hearing = async {
+            while socket.async_io(Interest::READABLE, || hear(socket.as_fd(), heard)).await? != 0 {}
+            io::Result::Ok(())
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            heard = hearing => heard.unwrap_or_else(|error| log::warn!("hear the last words of a launcher: {error}")),
+        }
+        work.await
     }
 
     /// An error with the words that came before it, if they say more.
-    pub(super) fn added_to(&self, error: anyhow::Error) -> anyhow::Error {
+    pub(super) fn added_to(&mut self, error: anyhow::Error) -> anyhow::Error {
         match self.said() {
             Some(words) => anyhow::anyhow!("{error:#} ({words})"),
             None => error,
@@ -47,14 +70,20 @@ impl Words {
     }
 
     /// What has been said since.
-    pub(super) fn said(&self) -> Option<String> {
-        let mut words = Vec::new();
+    pub(super) fn said(&mut self) -> Option<String> {
         // What has come is there up to the first answer that more could come.
-        match (&self.0).take(MAX_WORDS_BYTES).read_to_end(&mut words) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => log::warn!("read the last words of a launcher: {error}"),
+        while self.heard.len() < MAX_WORDS_BYTES {
+            match hear(self.socket.as_fd(), &mut self.heard) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    log::warn!("hear the last words of a launcher: {error}");
+                    break;
+                }
+            }
         }
+        let words = std::mem::take(&mut self.heard);
         let words = String::from_utf8_lossy(&words);
         // Names of the image may be among them. The first say what has failed, the later ones what failed because of that.
         let plain = |line: &str| line.replace(char::is_control, " ").trim().to_owned();
@@ -62,6 +91,15 @@ impl Words {
         let words: Vec<String> = said.take(MAX_LINES).collect();
         (!words.is_empty()).then(|| words.join("; "))
     }
+}
+
+/// Reads once, and keeps what there is room for. 0 is the end.
+fn hear(socket: BorrowedFd<'_>, heard: &mut Vec<u8>) -> io::Result<usize> {
+    let mut words = [0; MAX_WORDS_BYTES];
+    let read = nix::unistd::read(socket.as_raw_fd(), &mut words)?;
+    let room = MAX_WORDS_BYTES.saturating_sub(heard.len());
+    heard.extend_from_slice(&words[..read.min(room)]);
+    Ok(read)
 }
 
 /// Has this process, and those that libcontainer makes, say their last words. Standard error becomes the container's
@@ -125,13 +163,11 @@ impl Visit for Text {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
 
-    #[test]
-    fn an_error_comes_with_the_words_before_it() {
-        let (words, theirs) = Words::listen().unwrap();
+    #[tokio::test]
+    async fn an_error_comes_with_the_words_before_it() {
+        let (mut words, theirs) = Words::listen().unwrap();
         let error = || anyhow::anyhow!("failed to prepare rootfs");
         assert_eq!(words.added_to(error()).to_string(), "failed to prepare rootfs");
         say(theirs.as_raw_fd(), "panicked at a.rs:1:\nno \u{1b}memory");
@@ -145,5 +181,17 @@ mod tests {
         );
         drop(theirs);
         assert_eq!(words.added_to(error()).to_string(), "failed to prepare rootfs");
+    }
+    #[tokio::test]
+    async fn who_says_much_is_heard_out_and_the_first_of_it_is_kept() {
+        let (mut words, theirs) = Words::listen().unwrap();
+        let speak = tokio::task::spawn_blocking(move || {
+            let mut theirs = std::fs::File::from(theirs);
+            (0..10_000).try_for_each(|n| io::Write::write_fmt(&mut theirs, format_args!("{n}: it is said at length\n")))
+        });
+        words.heard_during(speak).await.unwrap().unwrap();
+        assert_eq!(words.said().unwrap(), "0: it is said at length; 1: it is said at length");
+        // The other end is gone, and the work goes on.
+        assert_eq!(words.heard_during(async { 7 }).await, 7);
     }
 }

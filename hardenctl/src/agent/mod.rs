@@ -73,9 +73,9 @@ impl Agent {
         let (mut metrics, registry) = Metrics::new(&losses);
         let host = nix::unistd::gethostname().unwrap_or_default();
         let containers = Containers::new(&self.state, &host.to_string_lossy());
-        let _claimed = claim(&self.events, !self.no_audit)?;
         let mut denials = Denials::new(containers, &self.events, losses.clone());
         let mut audit = if self.no_audit { None } else { Some(audit::listen()?) };
+        let _claimed = claim(&self.events, !self.no_audit)?;
         let mut events = if self.kubernetes { Some(Events::new(&losses).await?) } else { None };
         let mut followed = Followed::new(&self.events)?;
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen at {}", self.listen))?;

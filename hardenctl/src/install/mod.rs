@@ -227,15 +227,6 @@ impl Install {
     pub(crate) fn run(self) -> Result<ExitCode> {
         must_be_root(&self.node)?;
         let node = &self.node;
-        let beside = std::env::current_exe()?.with_file_name(program(HANDLER));
-        let packaged = node.packaged().filter(|path| self.shim.is_none() && is_same(&node.at(path), &beside));
-        let source = self.shim.unwrap_or(beside);
-        let binary = std::fs::read(&source)
-            .with_context(|| format!("read {}: name the binary with --shim", source.display()))?;
-        let layout = node.layout();
-        let checker = layout.checker(&node.containerd)?;
-        let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
-
         let record = Record::read(&node.record())?;
         let [unit, packaged_unit] = node.units();
         let agent = self.agent || record.has(&unit);
@@ -246,6 +237,15 @@ impl Install {
                 if self.agent { ", or leave out --agent" } else { "" }
             );
         }
+        let beside = std::env::current_exe()?.with_file_name(program(HANDLER));
+        let packaged = node.packaged().filter(|path| self.shim.is_none() && is_same(&node.at(path), &beside));
+        let source = self.shim.unwrap_or(beside);
+        let binary = std::fs::read(&source)
+            .with_context(|| format!("read {}: name the binary with --shim", source.display()))?;
+        let layout = node.layout();
+        let checker = layout.checker(&node.containerd)?;
+        let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
+
         let mut handlers = node.handlers(&record);
         handlers.extend(self.handlers);
         let mut applied = Applied::new(record);
@@ -321,7 +321,7 @@ impl Install {
                     layout.describe()
                 );
             }
-            next_steps(&layout, restart && !self.restart.restart, agent && applied.changed());
+            next_steps(&layout, restart && !self.restart.restart, self.agent || (agent && applied.changed()));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -334,7 +334,7 @@ impl Uninstall {
         let layout = node.layout();
         let record = Record::read(&node.record())?;
         let handlers = node.handlers(&record);
-        let units = node.units().into_iter().filter(|unit| record.has(unit)).collect::<Vec<_>>();
+        let units: Vec<_> = node.units().into_iter().filter(|unit| record.has(unit) && unit.exists()).collect();
         let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
             for (path, text) in layout.removals(&handlers)? {

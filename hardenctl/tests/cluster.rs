@@ -69,24 +69,39 @@ fn every_manifest_is_what_the_api_takes() {
     assert_eq!(foreign, ["ClusterPolicy", "Kustomization"].map(str::to_owned).into());
 }
 
-/// The chart is rendered by hand: it has nothing but values in it.
+/// The chart is rendered by hand: it has nothing but values in it, and one condition around the agent.
 #[test]
 fn the_chart_renders_to_the_plain_manifests() {
     let read = |path: &str| std::fs::read_to_string(folder().join(path)).unwrap();
     let values: Value = serde_yaml_ng::from_str(&read("chart/values.yaml")).unwrap();
-    for (template, plain) in [
-        ("chart/templates/installer.yaml", "installer/daemonset.yaml"),
-        ("chart/templates/runtimeclass.yaml", "runtimeclass.yaml"),
+    let agent = read("chart/templates/agent.yaml");
+    let agent = agent.strip_prefix("{{- if .Values.agent.enabled }}\n").and_then(|t| t.strip_suffix("{{- end }}\n"));
+    assert_eq!(values["agent"]["enabled"], false);
+    for (mut text, plain) in [
+        (read("chart/templates/installer.yaml"), "installer/daemonset.yaml"),
+        (read("chart/templates/runtimeclass.yaml"), "runtimeclass.yaml"),
+        (agent.unwrap().to_owned(), "agent/daemonset.yaml"),
     ] {
-        let mut text = read(template);
         while let Some(start) = text.find("{{") {
             let end = text[start..].find("}}").unwrap() + start;
             let key = text[start + 2..end].trim().strip_prefix(".Values.").unwrap().to_owned();
             let value = key.split('.').fold(&values, |value, key| &value[key]).as_str().unwrap().to_owned();
             text.replace_range(start..end + 2, &value);
         }
-        assert_eq!(text, read(plain), "{template}");
+        assert_eq!(text, read(plain), "{plain}");
     }
+}
+
+/// What denials cost a node has the same bounds, whoever starts the agent.
+#[test]
+fn the_agent_has_the_same_limits_as_a_service_and_as_a_pod() {
+    let unit = std::fs::read_to_string(folder().join("../configs/hardened-agent.service")).unwrap();
+    let set = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    let percent: u32 = set("CPUQuota=").strip_suffix('%').unwrap().parse().unwrap();
+    let mebibytes = set("MemoryMax=").strip_suffix('M').unwrap();
+    let pod = documents(&std::fs::read_to_string(folder().join("agent/daemonset.yaml")).unwrap()).pop().unwrap();
+    let limits = serde_json::json!({"cpu": format!("{}m", percent * 10), "memory": format!("{mebibytes}Mi")});
+    assert_eq!(pod["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"], limits);
 }
 
 /// The list of the admission policy is containerd's own.

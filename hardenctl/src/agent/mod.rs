@@ -9,12 +9,13 @@ mod metrics;
 mod process;
 mod server;
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use hardened_sandbox::record::EVENTS;
 use tokio::net::TcpListener;
@@ -74,6 +75,7 @@ impl Agent {
         let containers = Containers::new(&self.state, &host.to_string_lossy());
         let mut denials = Denials::new(containers, &self.events, losses.clone());
         let mut audit = if self.no_audit { None } else { Some(audit::listen()?) };
+        let _claimed = claim(&self.events, !self.no_audit)?;
         let mut events = if self.kubernetes { Some(Events::new(&losses).await?) } else { None };
         let mut followed = Followed::new(&self.events)?;
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen at {}", self.listen))?;
@@ -102,6 +104,21 @@ impl Agent {
     }
 }
 
+/// Makes the folder of records, and keeps other agents from it for as long as it is open: a file has one writer. Agents that
+/// write no records share it.
+fn claim(folder: &Path, writes: bool) -> Result<File> {
+    let show = folder.display();
+    let opened = hardened_node::events::make(folder)?;
+    match if writes { opened.try_lock() } else { opened.try_lock_shared() } {
+        Ok(()) => Ok(opened),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another agent uses {show}, and a node has one: `hardenctl doctor` names its process; stop that, or name \
+             another folder with --events"
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {show}")),
+    }
+}
+
 /// Counts what is new in the files of records, and tells of it.
 fn look(followed: &mut Followed, metrics: &mut Metrics, mut events: Option<&mut Events>, losses: &Losses) {
     let (news, unreadable) = match followed.read() {
@@ -122,5 +139,24 @@ async fn next(audit: Option<&mut mpsc::Receiver<std::io::Result<Read>>>) -> Resu
     match audit {
         Some(audit) => Ok(audit.recv().await.context("the reader has ended")??),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_records_has_one_agent_that_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("events");
+        let first = claim(&folder, true).unwrap();
+        for writes in [true, false] {
+            let error = claim(&folder, writes).unwrap_err().to_string();
+            assert!(error.starts_with("another agent uses") && error.contains("--events"), "{error}");
+        }
+        drop(first);
+        let _readers = [claim(&folder, false).unwrap(), claim(&folder, false).unwrap()];
+        assert!(claim(&folder, true).is_err());
     }
 }

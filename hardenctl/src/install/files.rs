@@ -144,6 +144,16 @@ impl Applied {
         self.put(path, content, mode)
     }
 
+    /// Puts a file where there is none, or one that we put there; a person's own, or one that was edited, stays.
+    pub(super) fn put_unless_edited(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let same = matches!(look(path)?, Some(Content::File(now, _)) if now == content);
+        if self.record.state(path) == "edited" && !same {
+            self.tell("kept", path);
+            return Ok(());
+        }
+        self.put(path, content, mode)
+    }
+
     /// Leaves a file to the package that has put it there, whatever was noted of an earlier install.
     pub(super) fn leave_to_package(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         if look(path)?.is_none() {
@@ -325,6 +335,24 @@ mod tests {
         applied.take_back().unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("ours"));
         assert!(ours.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_edited_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("unit");
+        let mut applied = Applied::new(Record::default());
+        for content in ["first", "second"] {
+            applied.put_unless_edited(&path, content.as_bytes(), 0o644).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        fs::write(&path, "a person's").unwrap();
+        applied.put_unless_edited(&path, b"third", 0o644).unwrap();
+        applied.remove_unedited(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a person's");
+        applied.put_unless_edited(&path, b"a person's", 0o644).unwrap();
+        applied.remove_unedited(&path).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -29,6 +29,16 @@ const APPARMOR: [(&str, &str); 2] = [
     ("/etc/apparmor.d/hardened", include_str!("../../../configs/apparmor/hardened")),
 ];
 
+/// The agent's unit, and the content of it.
+pub(crate) const AGENT_UNIT: &str = "hardened-agent.service";
+const UNIT: &str = include_str!("../../../configs/hardened-agent.service");
+
+/// Where systemd looks for units: ours, and a package's.
+pub(crate) const UNIT_FOLDERS: [&str; 2] = ["/etc/systemd/system", "/usr/lib/systemd/system"];
+
+/// Where programs are put.
+const BIN: &str = "/usr/local/bin";
+
 /// Where packages of distributions have their programs. What is there is the package's: used where it is, and neither
 /// copied nor removed.
 const PACKAGED: &str = "/usr/bin";
@@ -88,9 +98,13 @@ pub(crate) struct Install {
     /// repeated. Handlers of an earlier install stay.
     #[arg(long = "handler", value_name = "NAME", value_parser = dns_label)]
     handlers: Vec<String>,
+    /// Also puts the unit of `hardenctl agent` on the node, and neither enables nor starts it. One of an earlier
+    /// install stays.
+    #[arg(long)]
+    agent: bool,
 }
 
-/// Uninstalls hardened from this node. Policy files that were edited stay.
+/// Uninstalls hardened from this node, and stops its agent. Policy files that were edited stay.
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
     #[command(flatten)]
@@ -104,6 +118,11 @@ pub(crate) struct Uninstall {
 pub(crate) struct Status {
     #[command(flatten)]
     node: Node,
+}
+
+/// The agent's unit, for a program in a folder of the node.
+fn unit_of(bin: &Path) -> String {
+    UNIT.replace(&format!("ExecStart={BIN}/"), &format!("ExecStart={}/", bin.display()))
 }
 
 /// Whether two paths lead to one file.
@@ -122,8 +141,13 @@ impl Node {
         on(&self.root, path)
     }
 
+    /// The folder of binaries, as the node has it.
+    fn own_bin(&self) -> PathBuf {
+        on(Path::new("/"), self.bin_dir.as_deref().unwrap_or(Path::new(BIN)))
+    }
+
     fn bin(&self) -> PathBuf {
-        self.at(self.bin_dir.as_deref().unwrap_or(Path::new("/usr/local/bin")))
+        self.at(&self.own_bin())
     }
 
     fn program(&self, handler: &str) -> PathBuf {
@@ -177,12 +201,42 @@ impl Node {
     fn record(&self) -> PathBuf {
         self.at(Path::new("/var/lib/hardened/install.json"))
     }
+
+    /// The agent's unit as an install puts it, and as a package does.
+    fn units(&self) -> [PathBuf; 2] {
+        UNIT_FOLDERS.map(|folder| self.at(&Path::new(folder).join(AGENT_UNIT)))
+    }
+
+    /// Stops the agent, and keeps it from being started at boot.
+    fn stop_agent(&self) -> Result<()> {
+        // As sd_booted(3) finds out whether systemd runs.
+        if !self.at(Path::new("/run/systemd/system")).is_dir() {
+            return Ok(());
+        }
+        let mut command = on_node(&self.root, Path::new("systemctl"));
+        let out = command.args(["disable", "--now", AGENT_UNIT]).output();
+        let out = out.with_context(|| format!("run {command:?}"))?;
+        if !out.status.success() {
+            bail!("{command:?}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
+    }
 }
 
 impl Install {
     pub(crate) fn run(self) -> Result<ExitCode> {
         must_be_root(&self.node)?;
         let node = &self.node;
+        let record = Record::read(&node.record())?;
+        let [unit, packaged_unit] = node.units();
+        let agent = self.agent || record.has(&unit);
+        if agent && !cfg!(feature = "agent") {
+            bail!(
+                "{}: this hardenctl was built without the agent that it starts: install with that of a release{}",
+                unit.display(),
+                if self.agent { ", or leave out --agent" } else { "" }
+            );
+        }
         let beside = std::env::current_exe()?.with_file_name(program(HANDLER));
         let packaged = node.packaged().filter(|path| self.shim.is_none() && is_same(&node.at(path), &beside));
         let source = self.shim.unwrap_or(beside);
@@ -192,11 +246,10 @@ impl Install {
         let checker = layout.checker(&node.containerd)?;
         let before = checker.as_ref().map(|c| c.dump()).transpose().context("containerd's configuration as it is")?;
 
-        let record = Record::read(&node.record())?;
         let mut handlers = node.handlers(&record);
         handlers.extend(self.handlers);
         let mut applied = Applied::new(record);
-        let done = (|| -> Result<()> {
+        let done = (|| -> Result<bool> {
             match &packaged {
                 Some(path) => {
                     applied.give_way(&node.program(HANDLER), path)?;
@@ -233,12 +286,23 @@ impl Install {
                     .verify(&handlers, before, &checker.dump()?)
                     .context("containerd's configuration, as it would be")?;
             }
-            if applied.changed() {
+            let restart = applied.changed();
+            if restart {
                 self.restart.run(&layout, &node.root)?;
             }
-            applied.keep(&node.record())
+            // containerd knows nothing of it.
+            match packaged {
+                Some(_) if agent => {
+                    applied.remove_unedited(&unit)?;
+                    applied.leave_to_package(&packaged_unit, unit_of(Path::new(PACKAGED)).as_bytes(), 0o644)?;
+                }
+                None if agent => applied.put_unless_edited(&unit, unit_of(&node.own_bin()).as_bytes(), 0o644)?,
+                Some(_) | None => {}
+            }
+            applied.keep(&node.record())?;
+            Ok(restart)
         })();
-        if let Err(error) = done {
+        let restart = done.or_else(|error| {
             let what = if applied.changed() { "all changes were undone" } else { "nothing was changed" };
             let changed = applied.changed();
             applied.take_back().context("putting everything back")?;
@@ -247,8 +311,8 @@ impl Install {
                 error = error
                     .context(format!("containerd does not start with the previous configuration either: {again:#}"));
             }
-            return Err(error);
-        }
+            Err(error)
+        })?;
         report(node.json, &applied.told());
         if !node.json {
             if checker.is_none() {
@@ -257,7 +321,7 @@ impl Install {
                     layout.describe()
                 );
             }
-            next_steps(&layout, applied.changed() && !self.restart.restart);
+            next_steps(&layout, restart && !self.restart.restart, self.agent || (agent && applied.changed()));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -270,6 +334,7 @@ impl Uninstall {
         let layout = node.layout();
         let record = Record::read(&node.record())?;
         let handlers = node.handlers(&record);
+        let units: Vec<_> = node.units().into_iter().filter(|unit| record.has(unit) && unit.exists()).collect();
         let mut applied = Applied::new(record);
         let done = (|| -> Result<()> {
             for (path, text) in layout.removals(&handlers)? {
@@ -282,6 +347,12 @@ impl Uninstall {
             // The profiles stay loaded until the next boot: containers may still run in them.
             for (path, _) in APPARMOR {
                 applied.remove_unedited(&node.at(Path::new(path)))?;
+            }
+            if !units.is_empty() {
+                node.stop_agent()?;
+            }
+            for unit in &units {
+                applied.remove_unedited(unit)?;
             }
             // Last: containers that still run need it until they are gone.
             for handler in &handlers {
@@ -325,6 +396,7 @@ impl Status {
             let [.., (profiles, _)] = APPARMOR;
             rows.push(file("AppArmor", &node.at(Path::new(profiles))));
         }
+        rows.extend(node.units().iter().filter(|unit| record.has(unit)).map(|unit| file("agent", unit)));
         let whole = rows.iter().all(|(.., state)| *state != "missing");
         if node.json {
             let rows: Vec<_> =
@@ -383,11 +455,29 @@ fn report(json: bool, told: &[(String, PathBuf)]) {
     }
 }
 
-fn next_steps(layout: &Layout, restart: bool) {
+fn next_steps(layout: &Layout, restart: bool, agent: bool) {
     if restart {
         anstream::println!("next: systemctl restart {}    (running containers stay)", layout.service());
+    }
+    if agent {
+        anstream::println!("next: systemctl enable {AGENT_UNIT} && systemctl restart {AGENT_UNIT}");
     }
     anstream::println!(
         "then: kubectl apply -f runtimeclass/runtimeclass.yaml, and runtimeClassName: hardened in a pod"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_starts_the_program_where_it_is() {
+        let starts = |bin: &str| {
+            let unit = unit_of(Path::new(bin));
+            unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap().to_owned()
+        };
+        assert_eq!(starts("/opt/hardened"), "ExecStart=/opt/hardened/hardenctl agent");
+        assert_eq!(unit_of(Path::new(BIN)), UNIT);
+    }
 }

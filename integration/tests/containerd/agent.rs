@@ -236,7 +236,7 @@ fn what_an_agent_cannot_do_is_an_error(_: &Containerd) -> Result<()> {
     for (arguments, environment, words) in [
         (&["--listen", "127.0.0.1:1", "--listen"][..], &[][..], "a value is required"),
         (&["--listen", "here"], &[], "invalid socket address"),
-        (&["--events", "/proc/self/comm"], &[], "read /proc/self/comm: Not a directory"),
+        (&["--events", "/proc/self/comm"], &[], "open /proc/self/comm: Not a directory"),
         (
             &["--kubernetes", "--no-audit"],
             &[("KUBECONFIG", "/nowhere")],

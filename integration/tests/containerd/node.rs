@@ -14,6 +14,7 @@ crate::pod_tests!(
     hardenctl_and_the_node_agree_on_every_manifest,
     the_runtime_is_installed_and_taken_off_again,
     another_handler_is_installed_and_taken_off_again,
+    the_agents_unit_is_installed_and_taken_off_again,
     an_install_that_containerd_does_not_survive_is_taken_back,
     what_a_person_has_edited_stays,
     a_configuration_that_is_broken_is_not_touched,
@@ -89,7 +90,7 @@ fn compare(offline: &Value, online: Option<&anyhow::Error>) -> Result<()> {
 }
 
 /// Runs a script on this machine with private copies of `/etc`, `/usr` and `/var`. In it: `$H` is
-/// hardenctl, `$SHIM` the binary, `$C` containerd.
+/// hardenctl, `$SHIM` the binary, `$C` containerd, `$REPOSITORY` this one.
 fn on_a_node(c: &Cri, script: &str) -> Result<Output> {
     let layers = c.containerd().home().join(c.containerd().id("layers"));
     std::fs::create_dir_all(&layers)?;
@@ -101,6 +102,7 @@ fn on_a_node(c: &Cri, script: &str) -> Result<Output> {
         .args(["--mount", "bash", "-c", &format!("{setup}{script}")])
         .env("LAYERS", &layers)
         .env("H", hardenctl_path()?)
+        .env("REPOSITORY", repository())
         .env("SHIM", std::env::var_os("HARDENED_SHIM").unwrap_or_default())
         .env("C", c.containerd().home().join("bin/containerd"));
     run(&mut command, b"", Duration::from_secs(60))
@@ -147,6 +149,34 @@ fn another_handler_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
     ensure!(out.stderr.contains("containerd would lose or change"), "{out:?}");
     ensure!(out.stderr.contains("containerd-shim-mine-v1 exists already and was not installed by hardened"), "{out:?}");
     ensure!(!text.ends_with("strict-v1") && !text.contains("containerd-shim-runc-v1"), "{text}");
+    Ok(())
+}
+
+/// Whether this machine runs systemd or not, its own is not asked: what would be is noted down.
+fn the_agents_unit_is_installed_and_taken_off_again(c: &Cri) -> Result<()> {
+    let script = "rm -f /usr/bin/systemctl; printf '#!/bin/sh\\necho \"$@\" >> /etc/asked\\n' > /usr/bin/systemctl; \
+                  chmod 755 /usr/bin/systemctl; \
+                  U=/etc/systemd/system/hardened-agent.service; I=\"$H install --shim $SHIM --containerd $C\"; \
+                  $I; if ls $U || $H status | grep agent; then exit 9; fi; \
+                  $I --agent; cmp $U $REPOSITORY/configs/hardened-agent.service; $H status | grep agent; \
+                  test \"$($I | grep -c restart)\" = 0; \
+                  $I --bin-dir /usr/local/lib; grep ExecStart $U; $I; \
+                  echo '# mine' >> $U; $I | grep kept; sed -i '$d' $U; rm $U; if $H status; then exit 9; fi; $I; \
+                  if ls /etc/asked; then exit 9; fi; \
+                  $H uninstall --containerd $C; if ls $U; then exit 9; fi; echo done";
+    let out = on_a_node(c, script)?.ok()?;
+    let text = out.text();
+    for words in [
+        "installed   /etc/systemd/system/hardened-agent.service\n",
+        "next: systemctl enable hardened-agent.service && systemctl restart hardened-agent.service\n",
+        "installed  agent       /etc/systemd/system/hardened-agent.service",
+        "ExecStart=/usr/local/lib/hardenctl agent\n",
+        "kept        /etc/systemd/system/hardened-agent.service",
+        "removed     /etc/systemd/system/hardened-agent.service",
+    ] {
+        ensure!(text.contains(words), "{words} is not in {text}");
+    }
+    ensure!(text.ends_with("done"), "{text}");
     Ok(())
 }
 
@@ -241,5 +271,14 @@ fn the_installers_image_installs(c: &Cri) -> Result<()> {
     // A second one changes nothing, and restarts nothing.
     in_image(&command)?.ok()?;
     ensure!(std::fs::read_to_string(at("asked"))? == "restart containerd\n");
+    // Nor does the agent's unit; its service is stopped when the unit goes.
+    in_image(&[&command[..], &["--agent"]].concat())?.ok()?;
+    let unit = at("etc/systemd/system/hardened-agent.service");
+    ensure!(std::fs::read(&unit)? == std::fs::read(repository().join("configs/hardened-agent.service"))?);
+    ensure!(std::fs::read_to_string(at("asked"))? == "restart containerd\n");
+    std::fs::create_dir_all(at("run/systemd/system"))?;
+    in_image(&["hardenctl", "uninstall", "--root", "/host"])?.ok()?;
+    ensure!(std::fs::read_to_string(at("asked"))? == "restart containerd\ndisable --now hardened-agent.service\n");
+    ensure!(!unit.exists());
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Files of records: bounded, and kept when their container is gone. The reason for a crash is looked for afterwards.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hardened_sandbox::record::{EVENTS, Record};
 
 /// Most of one file, in bytes; there are two of a container.
@@ -59,7 +59,7 @@ impl EventFile {
         let show = path.display();
         let length = fs::symlink_metadata(&path).map_or(0, |found| found.len());
         if length == 0 || length + line.len() as u64 > MAX_FILE_BYTES {
-            make(&self.folder).with_context(|| format!("make {}", self.folder.display()))?;
+            make(&self.folder)?;
             if length > 0 {
                 let old = self.folder.join(format!("{}@old.jsonl", self.name));
                 fs::rename(&path, &old).with_context(|| format!("rename {show}"))?;
@@ -80,15 +80,34 @@ impl EventFile {
     }
 }
 
-/// Makes the folder, and that above it, for root alone.
-fn make(folder: &Path) -> std::io::Result<()> {
+/// Makes a folder of records, and that above it, for root alone, and opens it. Names of files are names of containers: a
+/// folder that others can read, as the kubelet makes it for a volume, is closed to them.
+///
+/// # Errors
+/// It cannot be made or opened, or others may write in it.
+pub fn make(folder: &Path) -> Result<File> {
+    let show = folder.display();
     for folder in folder.parent().into_iter().chain([folder]) {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => result?,
+            result => result.with_context(|| format!("make {}", folder.display()))?,
         }
     }
-    Ok(())
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(folder);
+    let opened = opened.with_context(|| format!("open {show}"))?;
+    let found = opened.metadata().with_context(|| format!("look at {show}"))?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    if owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
+        bail!(
+            "{show} has owner {owner} and mode {mode:04o}, so others may write in it; root and 0700 are expected: \
+             remove it, and it will be made again"
+        );
+    }
+    if mode & 0o077 != 0 {
+        opened.set_permissions(Permissions::from_mode(0o700)).with_context(|| format!("close {show} to others"))?;
+    }
+    Ok(opened)
 }
 
 /// Removes the oldest files until there is room for one more.
@@ -141,6 +160,26 @@ mod tests {
         // The last ones, without a gap.
         assert!(counts.len() > 20 && counts.last() == Some(&499));
         assert!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    }
+
+    #[test]
+    fn a_folder_of_records_is_root_s_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = folder.path().join("events");
+        let mode = || fs::metadata(&events).unwrap().mode() & 0o777;
+        make(&events).unwrap();
+        assert_eq!(mode(), 0o700);
+        // As the kubelet makes it.
+        fs::set_permissions(&events, Permissions::from_mode(0o755)).unwrap();
+        file(folder.path(), "a").append(&Record::default()).unwrap();
+        assert_eq!(mode(), 0o700);
+        for open in [0o720, 0o777, 0o1777] {
+            fs::set_permissions(&events, Permissions::from_mode(open)).unwrap();
+            let error = file(folder.path(), "b").append(&Record::default()).unwrap_err().to_string();
+            assert!(error.contains(&format!("mode {open:04o}, so others may write in it")), "{error}");
+        }
+        std::os::unix::fs::symlink(&events, folder.path().join("link")).unwrap();
+        assert!(make(&folder.path().join("link")).is_err());
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod file;
 mod tally;
 
-pub use file::{EventFile, Writer};
+pub use file::{EventFile, Writer, make};
 pub use tally::Tally;

@@ -1,5 +1,8 @@
 //! `hardenctl doctor`: what this node offers, what is missing, and what that costs.
 
+mod audit;
+mod monitoring;
+
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -11,6 +14,7 @@ use hardened_sandbox::seccomp::Arch;
 use hardened_sandbox::{AppArmor, Demand, FEATURES, Feature, KernelSupport, OWN_APPARMOR, handler_of};
 use serde::Serialize;
 
+use self::monitoring::Seen;
 use crate::policy_source;
 use crate::style::{BAD, DIM, GOOD, NOTE, PLAIN};
 
@@ -31,6 +35,10 @@ struct Finding {
 #[serde(rename_all = "kebab-case")]
 enum State {
     Good,
+    /// Optional, and not in use.
+    Off,
+    /// It cannot be found out from here.
+    Unknown,
     /// Something is lost, and containers start.
     Reduced,
     /// No container starts.
@@ -78,6 +86,8 @@ fn examine(folder: &Path) -> Vec<Finding> {
     all.extend(confinement(&host));
     all.push(rights(&host));
     all.extend(software());
+    let logs = policy.as_ref().is_ok_and(Policy::logs_landlock_denials);
+    all.extend(Seen::look(host.landlock_abi, logs).findings());
     if let Ok(policy) = &policy {
         all.extend(unserved(policy));
     }
@@ -195,6 +205,8 @@ fn print(findings: &[Finding], bad: bool) {
     for f in findings {
         let (colour, sign) = match f.state {
             State::Good => (GOOD, "ok     "),
+            State::Off => (DIM, "off    "),
+            State::Unknown => (NOTE, "unknown"),
             State::Reduced => (NOTE, "reduced"),
             State::Bad => (BAD, "missing"),
         };

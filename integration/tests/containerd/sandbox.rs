@@ -16,6 +16,7 @@ crate::tests!(
     a_profile_of_the_spec_narrows_the_filter,
     containerds_default_profile_does_not_let_user_namespaces_through,
     system_folders_stay_writable_where_a_volume_is_mounted,
+    a_volume_in_a_system_folder_is_listed_once,
     what_is_no_system_folder_is_the_images_to_write,
     read_only_mounts_stay_read_only,
     recursive_read_only_reaches_the_mounts_below,
@@ -204,6 +205,28 @@ fn system_folders_stay_writable_where_a_volume_is_mounted(c: &Containerd) -> Res
     // Also at a system folder, and below one.
     let options = ["--mount", &mount("/usr/local/bin"), "--mount", &mount("/usr/bin/www")];
     c.run(&options, &["sh", "-c", "touch /usr/local/bin/c /usr/bin/www/d && ! touch /usr/bin/e"])?.ok()?;
+    Ok(())
+}
+
+/// A conformance test reads a volume's size from `df`, and expects one line.
+fn a_volume_in_a_system_folder_is_listed_once(c: &Containerd) -> Result<()> {
+    let (outer, inner) = (c.volume()?, c.volume()?);
+    fs::create_dir(outer.join("inner"))?;
+    let mount = |from: &Path, at: &str| format!("type=bind,src={},dst={at},options=rbind:rw", from.display());
+    let places = ["/usr/share/www", "/usr/share/www/inner", "/usr/bin/www", "/usr/local/www", "/usr/lib"];
+    let mut options = Vec::new();
+    for at in places {
+        let from = if at.ends_with("inner") || at == "/usr/lib" { &inner } else { &outer };
+        options.extend(["--mount".to_owned(), mount(from, at)]);
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let program =
+        "cut -d ' ' -f 5 /proc/self/mountinfo && touch /usr/share/www/a /usr/share/www/inner/b /usr/bin/www/c";
+    let listed = c.run(&options, &["sh", "-c", program])?.ok()?.text();
+    for at in places {
+        ensure!(listed.lines().filter(|line| *line == at).count() == 1, "{at}: {listed}");
+    }
+    ensure!(outer.join("a").exists() && inner.join("b").exists() && outer.join("c").exists());
     Ok(())
 }
 

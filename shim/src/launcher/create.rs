@@ -155,7 +155,7 @@ fn finish(init: &Init, parts: Parts<'_>, executor: &UnixStream) -> Result<Finish
     sys::join_namespace(&init.process, libc::CLONE_NEWNS).context("join the container's mounts")?;
     let root = sys::open_path(Path::new("/")).context("open the container's root")?;
     // The image's programs stay as they are.
-    system::cover(&root, parts.covers)?;
+    system::cover(&root, parts.covers, &parts.bundle.mounts)?;
     let ruleset = parts.landlock.map(lockdown::build_ruleset).transpose().context("make the ruleset")?;
     let hidden = parts.landlock.map(lockdown::resolve_hidden).transpose()?.unwrap_or_default();
     wire::hand_over(executor, ruleset.as_ref()).context("hand the ruleset to init")?;

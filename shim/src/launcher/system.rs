@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use hardened_sandbox::bundle::SystemFolders;
+use hardened_sandbox::bundle::{Mount, SystemFolders};
 use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, umount2};
+use nix::unistd::fchdir;
 use rustix::fs::{Dir, FileType};
 
 use super::destinations;
@@ -95,29 +97,63 @@ fn folders_in(root: &OwnedFd, folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Covers them, from within the container's mounts. A volume that is mounted at one, or around it, is left as it is, and
 /// so are those below.
-pub(super) fn cover(root: &OwnedFd, covers: &[Cover]) -> Result<()> {
+pub(super) fn cover(root: &OwnedFd, covers: &[Cover], mounts: &[Mount]) -> Result<()> {
     let image = sys::mount_id(root).context("look at the root file system")?;
-    let mut folders = Vec::new();
+    let mut copies = Vec::new();
     for cover in covers {
         let show = || format!("look at {}", cover.at.display());
         match sys::open_path_in_root(root, &cover.at) {
-            Ok(folder) if sys::mount_id(&folder).with_context(show)? == image => folders.push((cover, folder)),
+            Ok(folder) if sys::mount_id(&folder).with_context(show)? == image => {
+                copies.push((cover, copy(cover, &folder)?))
+            }
             Ok(_) => {}
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(error).with_context(show),
         }
     }
-    // Each is the image's own still, whatever covers it by then.
-    for (cover, folder) in folders {
+    for (cover, copy) in copies {
         let show = || format!("mount {} over itself", cover.at.display());
-        let copy = sys::clone_mount(&folder, true).with_context(show)?;
-        let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
-        let set = flag(cover.read_only, libc::MOUNT_ATTR_RDONLY) | flag(cover.no_execute, libc::MOUNT_ATTR_NOEXEC);
-        sys::change_mount(&copy, MountChange { set, ..MountChange::default() }, false).with_context(show)?;
         let place = sys::open_path_in_root(root, &cover.at).with_context(show)?;
+        let covered = below(root, cover, sys::mount_id(&place).with_context(show)?, mounts);
         sys::cover(&place, &copy).with_context(show)?;
+        for (folder, name) in &covered {
+            sys::ignore(unmount(root, folder, name), "what is covered is out of reach, and only listed");
+        }
     }
     Ok(())
+}
+
+/// A copy of an image's folder with all that is mounted below it, and with the cover's rights.
+fn copy(cover: &Cover, folder: &OwnedFd) -> Result<OwnedFd> {
+    let show = || format!("copy the mount of {}", cover.at.display());
+    let copy = sys::clone_mount(folder, true).with_context(show)?;
+    let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
+    let set = flag(cover.read_only, libc::MOUNT_ATTR_RDONLY) | flag(cover.no_execute, libc::MOUNT_ATTR_NOEXEC);
+    sys::change_mount(&copy, MountChange { set, ..MountChange::default() }, false).with_context(show)?;
+    Ok(copy)
+}
+
+/// The mounts that a cover is to hide, by the folder that each is in: its copy of them takes their place, and a program
+/// that lists mounts (`df`) is to see each once. Mounts that nobody named stay, below.
+fn below<'a>(root: &OwnedFd, cover: &Cover, around: u64, mounts: &'a [Mount]) -> Vec<(OwnedFd, &'a Path)> {
+    let in_cover = mounts.iter().map(|mount| mount.destination.as_path()).filter(|at| at.starts_with(&cover.at));
+    in_cover
+        .filter_map(|at| {
+            let (folder, name) = (sys::open_path_in_root(root, at.parent()?).ok()?, Path::new(at.file_name()?));
+            let mount = sys::open_path_in_root(root, at).ok()?;
+            // What is mounted in a volume goes with it.
+            let is_next = sys::mount_id(&folder).ok()? == around && sys::mount_id(&mount).ok()? != around;
+            is_next.then_some((folder, name))
+        })
+        .collect()
+}
+
+/// Unmounts what is mounted at a name in a folder, wherever that is by now. No link is followed.
+fn unmount(root: &OwnedFd, folder: &OwnedFd, name: &Path) -> nix::Result<()> {
+    fchdir(folder.as_raw_fd())?;
+    let unmounted = umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    fchdir(root.as_raw_fd())?;
+    unmounted
 }
 
 /// The image has no such folder: nothing, or a file, or one in place of a folder above it.
